@@ -1,0 +1,63 @@
+//! What a verdict may know beyond the review itself. Made by `cluster/` from watches, by `cli/` from the given files.
+
+use jiff::Timestamp;
+
+use crate::{
+    config::Guard,
+    template::{Digest, Json},
+};
+
+/// What is known of the cluster around one Deployment. `None` means that it cannot be known here (offline): a policy
+/// that `needs` it is skipped, never passed in silence.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The guard of the namespace; `None`: not guarded, everything is allowed and counted.
+    pub guard: Option<Guard>,
+    /// `{"labels": {…}, "annotations": {…}}` of the namespace: `input.context.namespace`.
+    pub namespace: Option<Json>,
+    /// Deployments of the same namespace with the same model, without the one judged: `input.context.peers`. Each is
+    /// `{"metadata": {"name", "namespace", "labels"}, "spec": {"replicas"}}`.
+    pub peers: Option<Vec<Json>>,
+    /// What the record says: `input.context.history`, and the quarantine.
+    pub history: Option<History>,
+    /// The object is gone from or never was in the caches, or they are older than this request: a denial that used
+    /// peers or history must be decided again on a live read before it counts.
+    pub cached: bool,
+}
+
+/// What the record of a Deployment says, as admission sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// The newest settled template.
+    pub last_good: Option<LastGood>,
+    /// Digests of all templates known to have settled: never defaulted again, never quarantined.
+    pub settled: Vec<Digest>,
+    /// Templates that were reverted and not lifted.
+    pub quarantine: Vec<Quarantined>,
+}
+
+/// The newest settled template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastGood {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its version label.
+    pub version: Option<String>,
+    /// When it settled.
+    pub at: Timestamp,
+}
+
+/// A template that was reverted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quarantined {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its version label.
+    pub version: Option<String>,
+    /// When it was reverted.
+    pub at: Timestamp,
+    /// When the quarantine ends by itself (configuration class only).
+    pub until: Option<Timestamp>,
+    /// One line: `version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503`.
+    pub evidence: String,
+}

@@ -1,0 +1,1 @@
+//! Client, watches of guarded namespaces, and records: what both rims share.

@@ -1,0 +1,207 @@
+//! The record of one Deployment's rollouts: what settled, what was reverted and on what evidence.
+//!
+//! Kept as JSON in a ConfigMap of surefoot's own namespace, so that tenants can neither read nor forge it. It holds no
+//! pod template: the target of a revert is read from the ReplicaSet and checked by digest and uid.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::template::Digest;
+
+/// Entries kept of each kind, newest first.
+pub const KEPT: usize = 10;
+
+/// The form written today; a record of a higher version is left alone and the Deployment only observed.
+pub const VERSION: u32 = 1;
+
+/// One Deployment's record. Field names on disk are camelCase and stable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Namespace of the Deployment.
+    pub namespace: String,
+    /// Name of the Deployment.
+    pub name: String,
+    /// Its uid when last written; a Deployment made again keeps the quarantine but not the targets.
+    pub uid: String,
+    /// Templates that settled, newest first: the first is *last good*.
+    #[serde(default)]
+    pub settled: Vec<Settled>,
+    /// Reverts (and withdrawals), newest first. Those not lifted are the quarantine.
+    #[serde(default)]
+    pub reverts: Vec<Revert>,
+    /// The rollout that is being watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Current>,
+}
+
+/// A template that was complete and quiet for the bake time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settled {
+    /// Digest of the pod template.
+    pub digest: Digest,
+    /// Version label of the pod template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The ReplicaSet that carries it.
+    pub replica_set: ObjectRef,
+    /// When it settled.
+    pub at: Timestamp,
+}
+
+/// Name and uid of an object in the Deployment's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    /// metadata.name
+    pub name: String,
+    /// metadata.uid
+    pub uid: String,
+}
+
+/// A template that was found failing, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revert {
+    /// Digest of the failing template.
+    pub digest: Digest,
+    /// Its version label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What was put back; `None` for a canary that was withdrawn (scaled to 0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Settled>,
+    /// When it was decided and recorded.
+    pub at: Timestamp,
+    /// How far it got.
+    pub outcome: Outcome,
+    /// Whose fault it looks like.
+    pub class: Class,
+    /// Why.
+    pub evidence: Evidence,
+    /// Set when an admitted override of this template settled: no longer quarantined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifted: Option<Timestamp>,
+}
+
+/// How far a revert got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Recorded, and about to be written. A controller that finds this decides again from what is there.
+    Recorded,
+    /// The good template is back (or the canary withdrawn).
+    Written,
+    /// Below `enforce`, or only observed for another reason: nothing was changed, nothing is quarantined.
+    Observed,
+}
+
+/// Whose fault a failure looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Class {
+    /// The template's: quarantined until an override of it settles.
+    Application,
+    /// Curable from outside (a missing ConfigMap, an image name): quarantined for an hour.
+    Configuration,
+}
+
+/// Why a rollout counts as failing. Record, Event, log and denial all say this.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// Probe failures spent.
+    pub failures: u32,
+    /// Probe attempts in the same window.
+    pub attempts: u32,
+    /// What was allowed: max(failures, percent of attempts).
+    pub budget: u32,
+    /// Time of the first failure.
+    pub since: Timestamp,
+    /// Time of the decision.
+    pub until: Timestamp,
+    /// The container that spent most.
+    pub container: String,
+    /// What failed: `readiness`, `liveness`, `startup`, `crash` or `deadline`.
+    pub signal: Signal,
+    /// The last message of the probe or the container, e.g. `HTTP 503` or `exit code 1`; may be empty.
+    #[serde(default)]
+    pub message: String,
+    /// Pods that spent budget, at most 10 names.
+    #[serde(default)]
+    pub pods: Vec<String>,
+    /// Nodes they ran on.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+}
+
+/// What kind of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Signal {
+    /// Unready after it had been ready, or after a restart.
+    Readiness,
+    /// Killed by its liveness probe.
+    Liveness,
+    /// Killed by its startup probe.
+    Startup,
+    /// Ended by itself.
+    Crash,
+    /// Out of memory.
+    OutOfMemory,
+    /// `ProgressDeadlineExceeded`.
+    Deadline,
+}
+
+/// The rollout that is being watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Current {
+    /// Digest of the Deployment's template.
+    pub digest: Digest,
+    /// Its version label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// First completion: the bake runs from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<Timestamp>,
+    /// Why nothing is done although it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
+}
+
+/// Why a failing rollout is left as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stall {
+    /// One word for machines.
+    pub reason: StallReason,
+    /// When it was first seen.
+    pub at: Timestamp,
+    /// What is failing.
+    pub evidence: Evidence,
+}
+
+/// One word for why a failing rollout is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StallReason {
+    /// No template of this Deployment has ever settled.
+    NothingSettled,
+    /// The ReplicaSet of the last good template is gone.
+    HistoryLost,
+    /// The last good template is the failing one (a ConfigMap, a Secret).
+    SameTemplate,
+    /// Three reverts in 24 hours.
+    TooManyReverts,
+    /// The API server refused the revert.
+    RevertRefused,
+    /// The Deployment is paused.
+    Paused,
+    /// Guard below `enforce`, an override in force, or an owner that would put its own template back.
+    Observed,
+}

@@ -1,0 +1,12 @@
+//! What both halves know of a pod template: its digest, containers and probes, quantities, the apps/v1 defaults.
+//!
+//! Pure: values in, values out. The tree is [`Json`] everywhere, because the review is parsed once, straight into what
+//! the Rego engine takes.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod digest;
+pub mod json;
+pub mod keys;
+
+pub use digest::Digest;
+pub use json::Json;

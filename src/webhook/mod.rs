@@ -1,0 +1,1 @@
+//! The HTTPS server that the API server asks: router, TLS, deadline, readiness, drain.
