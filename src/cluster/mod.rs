@@ -1,1 +1,18 @@
-//! Client, watches of guarded namespaces, and records: what both rims share.
+//! What both rims share of the cluster: a client, watches of guarded namespaces, and records.
+//!
+//! ```text
+//!   kubeconfig, service account ── client ──▶ kube::Client
+//!   Namespaces with the guard label ── guarded ──▶ Store<T> of small structs, one callback for each change
+//!   ConfigMaps of surefoot's own namespace ── records ──▶ rollout::Record
+//! ```
+//!
+//! Nothing here decides anything, and nothing here writes a Deployment.
+
+pub mod client;
+
+use crate::template::keys;
+
+/// surefoot's own namespace: `POD_NAMESPACE`, else `surefoot-system`.
+pub fn own_namespace() -> String {
+    std::env::var("POD_NAMESPACE").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| keys::NAMESPACE.to_owned())
+}
