@@ -4,9 +4,13 @@
 //! the Rego engine takes.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod containers;
 pub mod digest;
 pub mod json;
 pub mod keys;
+pub mod owner;
 
+pub use containers::{Container, ContainerKind, Handler, Probe};
 pub use digest::Digest;
 pub use json::Json;
+pub use owner::Owner;
