@@ -4,10 +4,22 @@
 //! `cargo test --test it -- FILTER` runs a part; `--list` names all. A trial that needs what this machine lacks (root, a
 //! Debian package) is listed as ignored, with what it needs in its name.
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod bed;
+#[path = "../support/mod.rs"]
+mod support;
 
 fn main() {
+    support::run::janitor_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = Vec::new();
-    libtest_mimic::run(&arguments, trials).exit();
+    let trials: Vec<Trial> = [bed::trials()].into_iter().flatten().collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::run::end();
+    conclusion.exit();
+}
+
+/// A trial from a function that says what went wrong with an `anyhow` error.
+fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
 }

@@ -1,0 +1,234 @@
+//! A real control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, on free ports of the loopback
+//! interface, each with its own user and log file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::json;
+
+use super::{
+    kubectl::Kubectl,
+    run::{self, Process},
+    tools::tools,
+    watch::{Look, until},
+};
+
+/// Name of the node in every control plane that has one.
+pub(crate) const NODE: &str = "bed";
+
+/// Who may log in: name (also of the kubeconfig), Kubernetes user, groups. Each part is its own user, or rules on
+/// identity would be tested vacuously; `ana` and `olga` have no rights but those that a test gives them.
+const USERS: [(&str, &str, &str); 6] = [
+    ("admin", "admin", "system:masters"),
+    ("ana", "ana", "developers"),
+    ("olga", "olga", "oncall"),
+    ("controller-manager", "system:kube-controller-manager", ""),
+    ("scheduler", "system:kube-scheduler", ""),
+    ("node", "system:node:bed", "system:nodes"),
+];
+
+/// A running control plane; it ends when it is dropped, or with the run.
+pub(crate) struct ControlPlane {
+    folder: PathBuf,
+    url: String,
+    admin: Kubectl,
+    // Dropped in this order: clients before servers.
+    processes: Vec<Process>,
+}
+
+impl ControlPlane {
+    /// Starts one and waits until it serves; about 4 s.
+    pub(crate) fn start() -> Result<Self> {
+        let folder = run::subfolder("control-plane")?;
+        let port = run::free_port()?;
+        write_keys(&folder)?;
+        let url = format!("https://127.0.0.1:{port}");
+        for (name, ..) in USERS {
+            write_kubeconfig(&folder, name, &url, &token_of(name))?;
+        }
+        let admin = Kubectl::new(folder.join("admin.kubeconfig"));
+        let mut plane = Self { folder, url, admin, processes: Vec::new() };
+        let etcd = plane.start_etcd()?;
+        plane.start_part("kube-apiserver", &plane.apiserver_arguments(port, &etcd))?;
+        plane.ready()?;
+        plane.start_part("kube-controller-manager", &plane.controller_manager_arguments())?;
+        plane.start_part("kube-scheduler", &plane.scheduler_arguments())?;
+        plane.controllers_ready()?;
+        Ok(plane)
+    }
+
+    /// Where the API server listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The CA of the API server (PEM).
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// The folder of its files and logs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// kubectl as the administrator.
+    pub(crate) fn admin(&self) -> &Kubectl {
+        &self.admin
+    }
+
+    /// kubectl as one of the users in the table above: `ana` and `olga` are plain ones.
+    pub(crate) fn user(&self, name: &str) -> Kubectl {
+        Kubectl::new(self.folder.join(format!("{name}.kubeconfig")))
+    }
+
+    /// A kubeconfig with a freshly minted token of a service account that exists.
+    pub(crate) fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let answer = self.admin.run(&["create", "token", name, "-n", namespace, "--duration", "24h"])?.success()?;
+        write_kubeconfig(&self.folder, &format!("{namespace}.{name}"), &self.url, answer.stdout.trim())
+    }
+
+    /// The ends of all logs, for the message of a failed test.
+    pub(crate) fn tails(&self) -> String {
+        self.processes.iter().map(|process| process.tail(15)).collect()
+    }
+
+    fn start_part(&mut self, name: &str, arguments: &[String]) -> Result<()> {
+        let mut command = Command::new(tools()?.path(name));
+        command.args(arguments).current_dir(&self.folder);
+        self.processes.insert(0, Process::start(name, &self.folder, command)?);
+        Ok(())
+    }
+
+    /// Starts etcd and gives the URL for clients.
+    fn start_etcd(&mut self) -> Result<String> {
+        let url = format!("http://127.0.0.1:{}", run::free_port()?);
+        let peer = format!("http://127.0.0.1:{}", run::free_port()?);
+        self.start_part(
+            "etcd",
+            &[
+                format!("--data-dir={}", self.file("etcd")),
+                format!("--listen-client-urls={url}"),
+                format!("--advertise-client-urls={url}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster=default={peer}"),
+                // A machine that loses power loses the test as well.
+                "--unsafe-no-fsync".to_owned(),
+                "--log-level=warn".to_owned(),
+            ],
+        )?;
+        Ok(url)
+    }
+
+    fn apiserver_arguments(&self, port: u16, etcd: &str) -> Vec<String> {
+        vec![
+            format!("--etcd-servers={etcd}"),
+            format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(),
+            format!("--tls-cert-file={}", self.file("apiserver.crt")),
+            format!("--tls-private-key-file={}", self.file("apiserver.key")),
+            format!("--token-auth-file={}", self.file("tokens.csv")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", self.file("service-account.pub")),
+            format!("--service-account-signing-key-file={}", self.file("service-account.key")),
+            "--service-cluster-ip-range=198.19.0.0/24".to_owned(),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        ]
+    }
+
+    fn controller_manager_arguments(&self) -> Vec<String> {
+        vec![
+            format!("--kubeconfig={}", self.file("controller-manager.kubeconfig")),
+            "--use-service-account-credentials=true".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+            format!("--service-account-private-key-file={}", self.file("service-account.key")),
+            format!("--root-ca-file={}", self.file("ca.crt")),
+        ]
+    }
+
+    fn scheduler_arguments(&self) -> Vec<String> {
+        vec![
+            format!("--kubeconfig={}", self.file("scheduler.kubeconfig")),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ]
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        let admin = self.admin.clone();
+        until("the API server", Duration::from_secs(90), || {
+            self.processes.iter_mut().try_for_each(Process::check)?;
+            let answer = admin.run(&["get", "--raw", "/readyz"])?;
+            Ok(if answer.ok() { Look::Done(()) } else { Look::Not(answer.to_string()) })
+        })
+    }
+
+    /// The service account of a namespace is made by the controller manager; pods are refused until it is there.
+    fn controllers_ready(&mut self) -> Result<()> {
+        let admin = self.admin.clone();
+        until("the controller manager", Duration::from_secs(60), || {
+            self.processes.iter_mut().try_for_each(Process::check)?;
+            let answer = admin.run(&["get", "serviceaccount", "default", "-n", "default"])?;
+            Ok(if answer.ok() { Look::Done(()) } else { Look::Not(answer.to_string()) })
+        })
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// A CA, the API server's pair, the key that signs service account tokens, and the users' tokens.
+fn write_keys(folder: &Path) -> Result<()> {
+    let ca_key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "bed CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key)?;
+    let issuer = Issuer::new(params, ca_key);
+
+    let key = KeyPair::generate()?;
+    let names = ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let certificate = CertificateParams::new(names.map(str::to_owned))?.signed_by(&key, &issuer)?;
+
+    fs::write(folder.join("ca.crt"), ca.pem())?;
+    fs::write(folder.join("apiserver.crt"), certificate.pem())?;
+    fs::write(folder.join("apiserver.key"), key.serialize_pem())?;
+    let service_accounts = KeyPair::generate()?;
+    fs::write(folder.join("service-account.key"), service_accounts.serialize_pem())?;
+    fs::write(folder.join("service-account.pub"), service_accounts.public_key_pem())?;
+    let tokens: String =
+        USERS.iter().map(|(name, user, groups)| format!("{},{user},{name},\"{groups}\"\n", token_of(name))).collect();
+    fs::write(folder.join("tokens.csv"), tokens).context("writing the users' tokens")
+}
+
+/// Not secret: the API server listens on the loopback interface and lives for a test.
+fn token_of(name: &str) -> String {
+    format!("bed-{name}")
+}
+
+fn write_kubeconfig(folder: &Path, name: &str, url: &str, token: &str) -> Result<PathBuf> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "bed",
+        "clusters": [{"name": "bed", "cluster": {"server": url, "certificate-authority": folder.join("ca.crt")}}],
+        "users": [{"name": name, "user": {"token": token}}],
+        "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": name}}],
+    });
+    let path = folder.join(format!("{name}.kubeconfig"));
+    fs::write(&path, serde_json::to_string_pretty(&config)?)?;
+    Ok(path)
+}

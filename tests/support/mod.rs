@@ -1,0 +1,21 @@
+//! The test bed: a real control plane and a real node, without Docker. The tests and the demo share it.
+//!
+//! - [`tools`]: the pinned Kubernetes parts, built once into a cache;
+//! - [`run`]: the folder, the processes and the end of a run, which comes even when the run is killed;
+//! - [`control_plane`]: etcd, API server, controller manager and scheduler; as many side by side as wanted;
+//! - [`kubectl`]: the real one, with what it printed;
+//! - [`watch`]: waiting for something with a limit, never for a fixed time.
+#![allow(dead_code, reason = "the tests and the demo share this; neither uses all of it")]
+
+pub(crate) mod control_plane;
+pub(crate) mod kubectl;
+pub(crate) mod run;
+pub(crate) mod tools;
+pub(crate) mod watch;
+
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use self::{
+    control_plane::ControlPlane,
+    kubectl::{Answer, Kubectl},
+    watch::until,
+};

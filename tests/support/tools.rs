@@ -1,0 +1,158 @@
+//! The pinned Kubernetes parts, built once into a cache.
+//!
+//! `tests/tools/*/go.mod` pin versions and checksums; the cache's folder is named after them, so that another pin is
+//! another folder. A part appears in the cache under its name only when it is complete, and one run builds at a time.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+/// The version that the parts report; the one in `tests/tools/kubernetes/go.mod`.
+pub(crate) const KUBERNETES: &str = "v1.35.4";
+
+/// One part: what it is called, where it is pinned, and about how long its first build takes on two cores.
+struct Part {
+    name: &'static str,
+    module: &'static str,
+    package: &'static str,
+    about: &'static str,
+}
+
+const PARTS: [Part; 6] = [
+    Part { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3", about: "30 s" },
+    Part {
+        name: "kube-apiserver",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+        about: "3 min",
+    },
+    Part {
+        name: "kube-controller-manager",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        about: "1 min",
+    },
+    Part {
+        name: "kube-scheduler",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-scheduler",
+        about: "30 s",
+    },
+    Part { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl", about: "1 min" },
+    Part { name: "kubelet", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubelet", about: "2 min" },
+];
+
+/// Where the built parts are.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// `KUBEBUILDER_ASSETS`: what is in there is used, the rest is built.
+    given: Option<PathBuf>,
+    cache: PathBuf,
+}
+
+/// The parts, built on first use.
+pub(crate) fn tools() -> Result<&'static Tools> {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| Tools::ready().map_err(|error| format!("{error:#}")));
+    tools.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+impl Tools {
+    fn ready() -> Result<Self> {
+        let tools = Self { given: env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from), cache: cache()?.join(key()?) };
+        tools.build_missing()?;
+        Ok(tools)
+    }
+
+    /// The program of a part.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.given
+            .as_ref()
+            .map(|given| given.join(name))
+            .filter(|path| path.is_file())
+            .unwrap_or_else(|| self.cache.join(name))
+    }
+
+    fn build_missing(&self) -> Result<()> {
+        let missing = |part: &Part| !self.path(part.name).is_file();
+        if !PARTS.iter().any(missing) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.cache).with_context(|| format!("making {}", self.cache.display()))?;
+        let lock = File::create(self.cache.join("lock"))?;
+        if lock.try_lock().is_err() {
+            eprintln!("another run is building the Kubernetes parts; waiting for it");
+            lock.lock()?;
+        }
+        for (index, part) in PARTS.iter().enumerate().filter(|(_, part)| missing(part)) {
+            eprintln!("[{}/{}] {} (once, about {})", index + 1, PARTS.len(), part.name, part.about);
+            build(part, &self.cache)?;
+        }
+        Ok(())
+    }
+}
+
+fn build(part: &Part, cache: &Path) -> Result<()> {
+    // Renamed when complete: a build that is interrupted leaves nothing that looks like a program.
+    let unfinished = cache.join(format!(".{}", part.name));
+    let output = Command::new("go")
+        .current_dir(module(part.module))
+        .args(["build", "-trimpath", "-ldflags", &ldflags(), "-o"])
+        .arg(&unfinished)
+        .arg(part.package)
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .env_remove("GOFLAGS")
+        .stdin(Stdio::null())
+        .output()
+        .context("running `go build`; install Go 1.26 or newer (https://go.dev/dl)")?;
+    if !output.status.success() {
+        bail!("building {} failed:\n{}", part.name, String::from_utf8_lossy(&output.stderr));
+    }
+    fs::rename(&unfinished, cache.join(part.name)).with_context(|| format!("putting {} into the cache", part.name))
+}
+
+/// Without these the server calls itself v0.0.0-master, which breaks the version checks of clients.
+fn ldflags() -> String {
+    let mut flags = String::from("-s -w");
+    let numbers: Vec<&str> = KUBERNETES.trim_start_matches('v').split('.').collect();
+    for (name, value) in [("gitVersion", KUBERNETES), ("gitMajor", numbers[0]), ("gitMinor", numbers[1])] {
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+            flags.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    flags
+}
+
+fn module(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(name)
+}
+
+/// What decides a build: the pins and the flags.
+fn key() -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in ["etcd", "kubernetes"] {
+        for file in ["go.mod", "go.sum"] {
+            let path = module(name).join(file);
+            hash.update(fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
+        }
+    }
+    hash.update(ldflags());
+    let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{KUBERNETES}-{}-{hash}", env::consts::ARCH))
+}
+
+/// `${XDG_CACHE_HOME:-~/.cache}/surefoot`.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
+    let base = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")));
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("surefoot"))
+}
