@@ -156,15 +156,15 @@ struct Unreachable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     verb: &'static str,
-    resource: &'static str,
+    resource: String,
     namespace: Option<String>,
     name: Option<String>,
 }
 
 impl Attempt {
     /// `verb` as in RBAC (`get`, `list`, `watch`, …), `resource` in the plural.
-    pub fn new(verb: &'static str, resource: &'static str) -> Self {
-        Self { verb, resource, namespace: None, name: None }
+    pub fn new(verb: &'static str, resource: &str) -> Self {
+        Self { verb, resource: resource.to_owned(), namespace: None, name: None }
     }
 
     /// In this namespace.
@@ -191,7 +191,7 @@ impl Attempt {
         }
     }
 
-    fn refused(&self, code: u16, message: &str) -> String {
+    pub(super) fn refused(&self, code: u16, message: &str) -> String {
         match code {
             401 => "the API server does not accept the credentials of the kubeconfig (401 Unauthorized)".to_owned(),
             403 => match user_of(message) {
@@ -209,7 +209,7 @@ impl Attempt {
     fn object(&self) -> String {
         match &self.name {
             Some(name) => format!("{}/{name}", self.resource),
-            None => self.resource.to_owned(),
+            None => self.resource.clone(),
         }
     }
 }

@@ -2,13 +2,25 @@
 //!
 //! ```text
 //!   kubeconfig, service account ── client ──▶ kube::Client
-//!   Namespaces with the guard label ── guarded ──▶ Store<T> of small structs, one callback for each change
+//!   Namespaces with the guard label ── guarded ──▶ Store<T> of small structs, a callback for each change
 //!   ConfigMaps of surefoot's own namespace ── records ──▶ rollout::Record
 //! ```
 //!
 //! Nothing here decides anything, and nothing here writes a Deployment.
 
 pub mod client;
+pub mod guarded;
+pub mod store;
+pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod fake;
+mod trouble;
+mod watching;
+
+pub use client::{Attempt, connect};
+pub use guarded::{Guarded, Namespace};
+pub use store::{Change, Store};
 
 use crate::template::keys;
 
