@@ -1,9 +1,14 @@
-//! `surefoot check`.
+//! `surefoot check`: the verdicts of the cluster, on files.
 
-use clap::Args;
+use std::{io, path::PathBuf};
 
-use super::Outcome;
-use std::path::PathBuf;
+use clap::{Args, ValueEnum};
+
+use super::{
+    Outcome,
+    report::{self, Judged, Report},
+    source::{self, Manifests, decode},
+};
 
 /// Judge manifests on disk.
 #[derive(Debug, Args)]
@@ -14,19 +19,54 @@ pub(super) struct Check {
     /// Policies to use instead of the built-in set
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
-    /// Configuration
+    /// Configuration: parameters, actions, exemptions
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Judge the objects as they are given, without the defaults that policies would add
     #[arg(long)]
     no_defaults: bool,
-    /// text or json
-    #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
-    output: String,
+    /// How to show what was found
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For scripts; stable, version 1
+    Json,
 }
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        anyhow::bail!("not there yet")
+        let found = source::read(&self.paths, &mut io::stdin().lock());
+        let report = judge(found);
+        show(&report, self.output)?;
+        Ok(report.outcome())
     }
+}
+
+fn judge(found: Manifests) -> Report {
+    let Manifests { files, objects, problems } = found;
+    let judged = objects
+        .into_iter()
+        .filter(source::Object::is_deployment)
+        .map(|object| {
+            let findings = decode::faults(&object.value);
+            Judged { object, findings, defaults: Vec::new(), broken: false }
+        })
+        .collect();
+    Report { files, judged, problems, ..Report::default() }
+}
+
+fn show(report: &Report, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Text => {
+            anstream::eprint!("{}", report::text::render_problems(report));
+            anstream::print!("{}", report::text::render(report));
+        }
+        Format::Json => anstream::println!("{}", report::json::render(report)?),
+    }
+    Ok(())
 }

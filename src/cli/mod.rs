@@ -10,6 +10,8 @@ mod certs;
 mod check;
 mod controller;
 mod manifests;
+mod report;
+mod source;
 mod status;
 mod wait;
 mod webhook;
@@ -58,6 +60,19 @@ pub enum Outcome {
     Fine,
     /// Exit code 1: findings, denied, reverted.
     Findings,
+    /// Exit code 2: something could not be done, and it has been said what.
+    Failed,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Findings => 1,
+            Self::Failed => 2,
+        }
+    }
 }
 
 /// Runs the command and turns its end into an exit code; an error is printed once, here.
@@ -72,11 +87,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Controller(args) => args.run(),
     };
     match done {
-        Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::Findings) => ExitCode::from(1),
+        Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
             anstream::eprintln!("error: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(Outcome::Failed.code())
         }
     }
 }

@@ -1,0 +1,91 @@
+//! `-o json`: stable, version 1; fields may be added.
+
+use serde::Serialize;
+
+use super::{Judged, Report};
+use crate::{
+    admission::{Failure, Level, Skipped},
+    template::Json,
+};
+
+#[derive(Serialize)]
+struct Output<'a> {
+    version: u32,
+    objects: Vec<ObjectOut<'a>>,
+    skipped: &'a [Skipped],
+    failures: Vec<Failure>,
+}
+
+#[derive(Serialize)]
+struct ObjectOut<'a> {
+    file: &'a str,
+    index: usize,
+    line: usize,
+    kind: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    verdict: &'static str,
+    findings: Vec<FindingOut<'a>>,
+    defaults: Vec<DefaultOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct FindingOut<'a> {
+    policy: &'a str,
+    code: &'a str,
+    level: Level,
+    path: &'a str,
+    message: &'a str,
+    fix: &'a str,
+    line: usize,
+    column: usize,
+}
+
+#[derive(Serialize)]
+struct DefaultOut<'a> {
+    policy: &'a str,
+    path: &'a str,
+    value: &'a Json,
+}
+
+/// The whole report as one JSON document.
+pub(in crate::cli) fn render(report: &Report) -> serde_json::Result<String> {
+    // A file that could not be read is a failure of no policy.
+    let unread = report.problems.iter().map(|problem| Failure {
+        policy: String::new(),
+        file: problem.file.clone(),
+        line: problem.place.map_or(0, |place| place.line as u32),
+        column: problem.place.map_or(0, |place| place.column as u32),
+        message: problem.message.clone(),
+    });
+    serde_json::to_string_pretty(&Output {
+        version: 1,
+        objects: report.judged.iter().map(|judged| object(report, judged)).collect(),
+        skipped: &report.skipped,
+        failures: report.failures.iter().cloned().chain(unread).collect(),
+    })
+}
+
+fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
+    let object = &judged.object;
+    let finding = |finding| {
+        let place = judged.place(finding);
+        let crate::admission::Finding { policy, code, level, path, message, fix } = finding;
+        FindingOut { policy, code, level: *level, path, message, fix, line: place.line, column: place.column }
+    };
+    ObjectOut {
+        file: &report.file_of(judged).name,
+        index: object.index,
+        line: object.places.nearest("").line,
+        kind: &object.kind,
+        namespace: object.namespace(),
+        name: object.name(),
+        verdict: if judged.denied() { "denied" } else { "allowed" },
+        findings: judged.findings.iter().map(finding).collect(),
+        defaults: judged
+            .defaults
+            .iter()
+            .map(|default| DefaultOut { policy: &default.policy, path: &default.path, value: &default.value })
+            .collect(),
+    }
+}

@@ -1,0 +1,196 @@
+//! Text for a terminal: a block for each finding as rustc shows it, a line for each Deployment, one for the verdict.
+//! Nothing but the verdict when all is well.
+
+use std::fmt::{self, Write as _};
+
+use annotate_snippets::{AnnotationKind, Group, Level as Severity, Renderer, Snippet};
+use anstyle::{AnsiColor, Style};
+
+use super::{Judged, Report};
+use crate::{
+    admission::{Failure, Finding, Level},
+    cli::source::{File, Problem, tree::Place},
+};
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const MIXED: Style = AnsiColor::Yellow.on_default().bold();
+
+/// The report, with colours that the stream takes out again where they are not wanted.
+pub(in crate::cli) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_report(report, &mut text);
+    text
+}
+
+/// What went wrong beside the findings: files that could not be read, policies that broke. For stderr.
+pub(in crate::cli) fn render_problems(report: &Report) -> String {
+    let unread = report.problems.iter().map(|problem| {
+        let file = report.files.iter().find(|file| file.name == problem.file);
+        unreadable(problem, file)
+    });
+    unread.chain(report.failures.iter().map(broken)).collect()
+}
+
+fn write_report(report: &Report, out: &mut String) -> fmt::Result {
+    for judged in &report.judged {
+        for finding in &judged.findings {
+            out.push_str(&block(finding, judged.place(finding), report.file_of(judged)));
+            out.push('\n');
+        }
+    }
+    if report.judged.iter().any(|judged| judged.denied() || !judged.findings.is_empty() || !judged.defaults.is_empty())
+    {
+        write_table(report, out)?;
+    }
+    for skipped in &report.skipped {
+        writeln!(out, "skipped: {} needs {}, which files do not tell", skipped.policy, skipped.needs.join(" and "))?;
+    }
+    write_verdict(report, out)
+}
+
+/// `error[probes/no-readiness]: …` with the line and a caret.
+fn block(finding: &Finding, place: Place, file: &File) -> String {
+    let severity = match finding.level {
+        Level::Deny => Severity::ERROR,
+        Level::Warn => Severity::WARNING,
+        Level::Audit => Severity::NOTE,
+    };
+    let id =
+        if finding.code.is_empty() { finding.policy.clone() } else { format!("{}/{}", finding.policy, finding.code) };
+    let title = severity.primary_title(&finding.message).id(id);
+    let mut group = Group::with_title(title).element(excerpt(file, place, dotted(&finding.path)));
+    if !finding.fix.is_empty() {
+        group = group.element(Severity::HELP.with_name("fix").message(&finding.fix));
+    }
+    Renderer::styled().render(&[group]) + "\n"
+}
+
+fn unreadable(problem: &Problem, file: Option<&File>) -> String {
+    match (file, problem.place) {
+        (Some(file), Some(place)) => {
+            let title = Severity::ERROR.primary_title(&problem.message);
+            let group = Group::with_title(title).element(excerpt(file, place, String::new()));
+            Renderer::styled().render(&[group]) + "\n\n"
+        }
+        (_, Some(Place { line, column, .. })) => {
+            format!("{BAD}error{BAD:#}: {}:{line}:{column}: {}\n", problem.file, problem.message)
+        }
+        (_, None) => format!("{BAD}error{BAD:#}: {}: {}\n", problem.file, problem.message),
+    }
+}
+
+fn broken(failure: &Failure) -> String {
+    let Failure { policy, file, line, column, message } = failure;
+    let policy = if policy.is_empty() { String::new() } else { format!("policy {policy} is broken: ") };
+    format!("{BAD}error{BAD:#}: {policy}{file}:{line}:{column}: {message}\n")
+}
+
+/// One line of the file with carets under `place`.
+fn excerpt(file: &File, place: Place, label: String) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+    let line = file.text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
+    let line = line.strip_prefix('\u{feff}').unwrap_or(line);
+    let byte = |chars: usize| line.char_indices().nth(chars).map_or(line.len(), |(at, _)| at);
+    let start = byte(place.column.saturating_sub(1));
+    let end = match place.length {
+        Some(length) => byte(place.column.saturating_sub(1) + length),
+        None => start + line[start..].split(" #").next().unwrap_or_default().trim_end().len(),
+    };
+    let caret = AnnotationKind::Primary.span(start..end.max(start));
+    let caret = if label.is_empty() { caret } else { caret.label(label) };
+    Snippet::source(line).path(&file.name).line_start(place.line).annotation(caret)
+}
+
+/// A JSON pointer in Kubernetes' notation: `spec.template.spec.containers[0]`.
+fn dotted(pointer: &str) -> String {
+    let mut path = String::new();
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        let index = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
+        if index || step.contains(['.', '/']) {
+            let _ = write!(path, "[{step}]");
+        } else {
+            let dot = if path.is_empty() { "" } else { "." };
+            let _ = write!(path, "{dot}{step}");
+        }
+    }
+    path
+}
+
+/// A line for each Deployment, its columns aligned.
+fn write_table(report: &Report, out: &mut String) -> fmt::Result {
+    let rows: Vec<_> = report.judged.iter().map(|judged| Row::new(report, judged)).collect();
+    let width = |cell: fn(&Row<'_>) -> usize| rows.iter().map(cell).max().unwrap_or(0);
+    let (files, names, states) =
+        (width(|row| row.file.chars().count()), width(|row| row.name.chars().count()), width(|row| row.state.len()));
+    for Row { file, name, state, style, defaults } in &rows {
+        let states = if defaults.is_empty() { 0 } else { states };
+        let line = format!("{file:files$}    {name:names$}   {style}{state:states$}{style:#}   {defaults}");
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+struct Row<'a> {
+    file: &'a str,
+    name: String,
+    state: String,
+    style: Style,
+    defaults: String,
+}
+
+impl<'a> Row<'a> {
+    fn new(report: &'a Report, judged: &'a Judged) -> Self {
+        let object = &judged.object;
+        let (state, style) = state(judged);
+        Self {
+            file: &report.file_of(judged).name,
+            name: format!("{} {}/{}", object.kind, object.namespace(), object.name()),
+            state,
+            style,
+            defaults: defaults(judged),
+        }
+    }
+}
+
+/// `1 error`, `2 errors, 1 warning`, `ok`.
+fn state(judged: &Judged) -> (String, Style) {
+    let count = |count: usize, what: &str| (count > 0).then(|| plural(count, what));
+    let (denials, warnings) = (judged.count(Level::Deny), judged.count(Level::Warn));
+    let broken = judged.broken.then(|| "a policy broke".to_owned());
+    let parts: Vec<_> = [broken, count(denials, "error"), count(warnings, "warning")].into_iter().flatten().collect();
+    match () {
+        () if judged.denied() => (parts.join(", "), BAD),
+        () if !parts.is_empty() => (parts.join(", "), MIXED),
+        () => ("ok".to_owned(), GOOD),
+    }
+}
+
+fn defaults(judged: &Judged) -> String {
+    match judged.defaults.len() {
+        0 => String::new(),
+        count => format!("{} would be added", plural(count, "default")),
+    }
+}
+
+/// The last line: what would happen, and the exit code at the right.
+fn write_verdict(report: &Report, out: &mut String) -> fmt::Result {
+    const WIDTH: usize = 90;
+    let verdict = match (report.denied(), report.judged.len()) {
+        (0, 0) => "no Deployment found".to_owned(),
+        (0, all) => format!("{} would be admitted", plural(all, "Deployment")),
+        (denied, all) => format!("{denied} of {} would be refused", plural(all, "Deployment")),
+    };
+    match report.outcome().code() {
+        0 => writeln!(out, "{verdict}"),
+        code => {
+            let end = format!("exit code {code}");
+            writeln!(out, "{verdict:gap$}{end}", gap = WIDTH - end.len())
+        }
+    }
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,333 @@
+//! Manifests: files, folders and standard input → the Kubernetes objects in them, with the place of every node.
+//!
+//! ```text
+//!   FILE|DIR|- ──▶ texts ──▶ documents ──▶ objects (the items of a List one by one)
+//!                    └─────────┴──▶ problems: file, place, what to do
+//! ```
+//!
+//! A file that cannot be read or understood is a [`Problem`] and the others are judged all the same. What is absent on
+//! purpose: any opinion about an object beyond its kind and name.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::template::{Json, json};
+
+pub(super) mod decode;
+pub(super) mod tree;
+
+use tree::{Document, Place, Places, SyntaxError};
+
+/// What was found under the arguments.
+#[derive(Debug, Default)]
+pub(super) struct Manifests {
+    /// Every text that was read, in order.
+    pub(super) files: Vec<File>,
+    /// Every object in them, in order.
+    pub(super) objects: Vec<Object>,
+    /// What could not be read or understood.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// A text that was read.
+#[derive(Debug)]
+pub(super) struct File {
+    /// As the user would name it.
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+/// A Kubernetes object in a file.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// Index into [`Manifests::files`].
+    pub(super) file: usize,
+    /// The how-manieth object of its file, from 0.
+    pub(super) index: usize,
+    pub(super) kind: String,
+    pub(super) value: Json,
+    pub(super) places: Places,
+}
+
+impl Object {
+    /// Its namespace; `default` where the file says none, as kubectl has it.
+    pub(super) fn namespace(&self) -> &str {
+        json::str_at(&self.value, &["metadata", "namespace"]).filter(|name| !name.is_empty()).unwrap_or("default")
+    }
+
+    /// Its name, or what its name begins with.
+    pub(super) fn name(&self) -> &str {
+        let metadata = |key| json::str_at(&self.value, &["metadata", key]);
+        metadata("name").or_else(|| metadata("generateName")).unwrap_or("")
+    }
+
+    pub(super) fn is_deployment(&self) -> bool {
+        // Other groups may have a kind of that name; these are the ones in which Kubernetes ever served its own.
+        const GROUPS: [&str; 4] = ["apps/", "extensions/", "v1", ""];
+        let version = json::str_at(&self.value, &["apiVersion"]).unwrap_or("");
+        self.kind == "Deployment"
+            && GROUPS
+                .iter()
+                .any(|group| if group.ends_with('/') { version.starts_with(group) } else { version == *group })
+    }
+}
+
+/// A file that could not be read or understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) file: String,
+    /// `None` where the whole file is meant.
+    pub(super) place: Option<Place>,
+    /// One sentence, with the way out.
+    pub(super) message: String,
+}
+
+/// Reads everything that the arguments name; `-` is `stdin`.
+pub(super) fn read(paths: &[PathBuf], stdin: &mut dyn io::Read) -> Manifests {
+    let mut found = Manifests::default();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            let read = stdin.read_to_end(&mut bytes).map(|_| bytes);
+            found.add("<stdin>".to_owned(), read, Named::ByTheUser);
+        } else if path.is_dir() {
+            found.add_folder(path);
+        } else {
+            found.add(path.display().to_string(), fs::read(path), Named::ByTheUser);
+        }
+    }
+    found
+}
+
+/// A file that the user named must hold manifests; one that lies in a folder may be something else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    ByTheUser,
+    ByItsFolder,
+}
+
+impl Manifests {
+    fn add_folder(&mut self, folder: &Path) {
+        let mut files = BTreeSet::new();
+        self.walk(folder, &mut files);
+        if files.is_empty() && self.problems.is_empty() {
+            self.problem(folder.display().to_string(), None, "no *.yaml, *.yml or *.json in this folder or below it");
+        }
+        for file in files {
+            self.add(file.display().to_string(), fs::read(&file), Named::ByItsFolder);
+        }
+    }
+
+    /// Collects manifests below `folder`. Hidden entries are left out, links to folders are not followed.
+    fn walk(&mut self, folder: &Path, files: &mut BTreeSet<PathBuf>) {
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.problem(folder.display().to_string(), None, cannot_read(&error)),
+        };
+        for entry in entries {
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.walk(&path, files);
+            } else if is_manifest(&path) && !path.is_dir() {
+                files.insert(path);
+            }
+        }
+    }
+
+    fn add(&mut self, name: String, bytes: io::Result<Vec<u8>>, named: Named) {
+        let text = match bytes {
+            Ok(bytes) => String::from_utf8(bytes).map_err(|error| not_utf8(&error)),
+            Err(error) => Err((None, cannot_read(&error))),
+        };
+        match text {
+            Ok(text) => {
+                let documents = tree::parse(&text);
+                self.files.push(File { name, text });
+                self.add_documents(documents, named);
+            }
+            Err((place, message)) => self.problem(name, place, message),
+        }
+    }
+
+    /// Sorts out what the newest file holds.
+    fn add_documents(&mut self, documents: Result<Vec<Document>, SyntaxError>, named: Named) {
+        let name = self.files.last().map(|file| file.name.clone()).unwrap_or_default();
+        let documents = match documents {
+            Ok(documents) => documents,
+            Err(SyntaxError { place, message }) => return self.problem(name, place, message),
+        };
+        if documents.is_empty() && named == Named::ByTheUser {
+            return self.problem(name, None, "empty: there is no Kubernetes object in it");
+        }
+        let mut index = 0;
+        for document in documents {
+            if let Err((place, message)) = self.add_document(document, &mut index, named) {
+                self.problem(name.clone(), Some(place), message);
+            }
+        }
+    }
+
+    fn add_document(&mut self, document: Document, index: &mut usize, named: Named) -> Result<(), (Place, String)> {
+        let Document { value, places } = document;
+        let here = |pointer, message: &str| Err((places.nearest(pointer), message.to_owned()));
+        if !matches!(value, Json::Object(_)) {
+            return here("", "not a Kubernetes object: it has no apiVersion and kind");
+        }
+        let Some(kind) = json::str_at(&value, &["kind"]) else {
+            return match json::get(&value, "apiVersion") {
+                None if named == Named::ByItsFolder => Ok(()),
+                _ => here("/kind", "not a Kubernetes object: it has no `kind`; write e.g. kind: Deployment"),
+            };
+        };
+        let items = match json::get(&value, "items") {
+            Some(Json::Array(items)) if kind.ends_with("List") => items.as_slice(),
+            _ => {
+                let kind = kind.to_owned();
+                self.objects.push(Object { file: self.files.len() - 1, index: *index, kind, value, places });
+                *index += 1;
+                return Ok(());
+            }
+        };
+        // The items of a typed list need not name their kind.
+        let implied = kind.trim_end_matches("List");
+        for (position, item) in items.iter().enumerate() {
+            let pointer = format!("/items/{position}");
+            let kind = json::str_at(item, &["kind"]).unwrap_or(implied);
+            if kind.is_empty() || !matches!(item, Json::Object(_)) {
+                return here(&pointer, "not a Kubernetes object: it has no `kind`");
+            }
+            self.objects.push(Object {
+                file: self.files.len() - 1,
+                index: *index,
+                kind: kind.to_owned(),
+                value: item.clone(),
+                places: places.below(&pointer),
+            });
+            *index += 1;
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, file: String, place: Option<Place>, message: impl Into<String>) {
+        self.problems.push(Problem { file, place, message: message.into() });
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|wanted| end.eq_ignore_ascii_case(wanted)))
+}
+
+fn cannot_read(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
+        io::ErrorKind::PermissionDenied => "may not be read: permission denied".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// Where the text stops being UTF-8, and what to do.
+fn not_utf8(error: &std::string::FromUtf8Error) -> (Option<Place>, String) {
+    let bytes = error.as_bytes();
+    let good = &bytes[..error.utf8_error().valid_up_to()];
+    let line_start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = String::from_utf8_lossy(&good[line_start..]).chars().count() + 1;
+    let message = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "this is UTF-16; save it as UTF-8",
+        _ => "not UTF-8 from here on; save it as UTF-8",
+    };
+    (Some(Place { line, column, length: None }), message.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `kind namespace/name @line #index` of each object, then the problems.
+    fn summary(found: &Manifests) -> Vec<String> {
+        let object = |object: &Object| {
+            let line = object.places.nearest("").line;
+            format!("{} {}/{} @{line} #{}", object.kind, object.namespace(), object.name(), object.index)
+        };
+        let problem = |problem: &Problem| match problem.place {
+            Some(place) => format!("{}:{}: {}", place.line, place.column, problem.message),
+            None => problem.message.clone(),
+        };
+        found.objects.iter().map(object).chain(found.problems.iter().map(problem)).collect()
+    }
+
+    fn from_stdin(mut text: &[u8]) -> Vec<String> {
+        summary(&read(&["-".into()], &mut text))
+    }
+
+    #[test]
+    fn objects_of_a_text() {
+        let cases: [(&[u8], &[&str]); 9] = [
+            (b"kind: A\nmetadata: {name: x, namespace: shop}\n---\nkind: B\n", &["A shop/x @1 #0", "B default/ @4 #1"]),
+            (
+                b"kind: List\nitems:\n- kind: A\n  metadata: {generateName: g-}\n- kind: B\n",
+                &["A default/g- @3 #0", "B default/ @5 #1"],
+            ),
+            (b"kind: DeploymentList\nitems:\n- metadata: {name: x}\n", &["Deployment default/x @3 #0"]),
+            (b"{\"kind\": \"A\"}", &["A default/ @1 #0"]),
+            (b"# nothing\n", &["empty: there is no Kubernetes object in it"]),
+            (b"- kind: A\n", &["1:1: not a Kubernetes object: it has no apiVersion and kind"]),
+            (
+                b"kind: A\n---\nb: 1\n",
+                &["A default/ @1 #0", "3:1: not a Kubernetes object: it has no `kind`; write e.g. kind: Deployment"],
+            ),
+            (b"kind: A\nx: \"\xc3\xa4\xff\"\n", &["2:6: not UTF-8 from here on; save it as UTF-8"]),
+            (b"\xff\xfea\0", &["1:1: this is UTF-16; save it as UTF-8"]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(from_stdin(text), expected, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn folders_are_read_in_order_and_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("b.yaml", "kind: B\n");
+        write("a/deep/c.yml", "kind: C\n");
+        write("a/x.json", "{\"kind\": \"X\"}");
+        write("notes.md", "# no");
+        write(".hidden/d.yaml", "kind: D\n");
+        write(".e.yaml", "kind: E\n");
+        write("values.yaml", "replicas: 2\n");
+        write("empty.yaml", "");
+        write("broken.yaml", "a: [\n");
+        let found = read(&[folder.path().to_owned()], &mut io::empty());
+        let kinds: Vec<_> = found.objects.iter().map(|object| object.kind.as_str()).collect();
+        assert_eq!(kinds, ["C", "X", "B"]);
+        assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
+    }
+
+    #[test]
+    fn a_folder_without_manifests_and_a_file_that_is_not_there_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().to_owned(), folder.path().join("no.yaml")];
+        let told = summary(&read(&paths, &mut io::empty()));
+        assert_eq!(told, ["no *.yaml, *.yml or *.json in this folder or below it", "there is no such file or folder"]);
+    }
+
+    #[test]
+    fn only_deployments_that_kubernetes_served_are_deployments() {
+        for (version, expected) in [("apps/v1", true), ("extensions/v1beta1", true), ("apps.openshift.io/v1", false)] {
+            let text = format!("apiVersion: {version}\nkind: Deployment\n");
+            let found = read(&["-".into()], &mut text.as_bytes());
+            assert_eq!(found.objects[0].is_deployment(), expected, "{version}");
+        }
+    }
+}
