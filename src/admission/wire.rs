@@ -214,7 +214,11 @@ impl Request {
         // An object of a kind that the request does not name would be judged as what it is not.
         let sent = json::str_at(&request, &["object", "kind"]).unwrap_or(&kind);
         if operation != Operation::Other && sent != kind {
-            return Err(WireError::bad(format!("the request is about a {}, its object is a {}", short(&kind), short(sent))));
+            return Err(WireError::bad(format!(
+                "the request is about a {}, its object is a {}",
+                short(&kind),
+                short(sent)
+            )));
         }
         let either = |key: &str| match text(&[key]) {
             found if found.is_empty() => text(&["object", "metadata", key]),
@@ -474,7 +478,8 @@ mod tests {
 
     #[test]
     fn a_scale_is_seen_as_the_deployment_with_the_replicas_asked_for() {
-        let deployment = Json::from_json_str(r#"{"metadata":{"name":"churn"},"spec":{"replicas":2,"paused":true}}"#).unwrap();
+        let deployment =
+            Json::from_json_str(r#"{"metadata":{"name":"churn"},"spec":{"replicas":2,"paused":true}}"#).unwrap();
         let rows = [(r#"{"replicas":5}"#, 5), ("{}", 0)];
         for (spec, replicas) in rows {
             let body = review(&format!(
