@@ -7,13 +7,14 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
+mod house;
 #[path = "../support/mod.rs"]
 mod support;
 
 fn main() {
     support::run::janitor_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [bed::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [house::trials(), bed::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
