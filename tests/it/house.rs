@@ -9,6 +9,7 @@ use std::{
 };
 
 use libtest_mimic::{Failed, Trial};
+use surefoot::config::Config;
 
 /// The rooms of the library, in reading order, and the rooms that each may import.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -37,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("house::import_directions", import_directions),
         Trial::test("house::pure_rooms_are_fenced", pure_rooms_are_fenced),
         Trial::test("house::nothing_private_is_committed", nothing_private_is_committed),
+        Trial::test("house::the_example_configuration_loads", the_example_configuration_loads),
         Trial::test("house::the_reader_of_imports_reads", the_reader_of_imports_reads),
     ]
 }
@@ -85,6 +87,13 @@ fn nothing_private_is_committed() -> Result<(), Failed> {
         }
     }
     none(broken)
+}
+
+fn the_example_configuration_loads() -> Result<(), Failed> {
+    let text = fs::read_to_string(top().join("config.yaml"))?;
+    let config = Config::parse(&text, "config.yaml").map_err(|error| error.to_string())?;
+    assert!(!config.policies.is_empty() && !config.exemptions.is_empty());
+    Ok(())
 }
 
 /// The test of this test.
