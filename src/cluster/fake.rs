@@ -27,6 +27,8 @@ pub(crate) enum Answer {
     Json(u16, Value),
     /// One event for each value; the watch ends with the sender.
     Watch(mpsc::UnboundedReceiver<Value>),
+    /// No answer, ever.
+    Silence,
 }
 
 /// An object list of any kind.
@@ -64,6 +66,7 @@ pub(crate) fn client(answer: impl FnMut(Asked) -> Answer + Send + 'static) -> ku
             let (code, parts) = match answered {
                 Answer::Json(code, value) => (code, futures::stream::iter([value]).boxed()),
                 Answer::Watch(events) => (200, events.boxed()),
+                Answer::Silence => return std::future::pending().await,
             };
             let frames = parts.map(|value| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{value}\n")))));
             Ok::<_, tower::BoxError>(Response::builder().status(code).body(StreamBody::new(frames)).unwrap())
