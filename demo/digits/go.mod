@@ -1,0 +1,3 @@
+module surefoot.dev/demo/digits
+
+go 1.25.0
