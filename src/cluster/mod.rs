@@ -10,7 +10,6 @@
 
 pub mod client;
 pub mod guarded;
-pub mod records;
 pub mod store;
 pub mod wire;
 

@@ -7,14 +7,15 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
-mod house;
+mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
 fn main() {
     support::run::janitor_if_asked();
+    bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [house::trials(), bed::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [bed::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
@@ -23,4 +24,12 @@ fn main() {
 /// A trial from a function that says what went wrong with an `anyhow` error.
 fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+/// The same for a trial that needs a node. Where there cannot be one it is listed as ignored, and says why in its name.
+fn node_trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    match support::Node::available() {
+        Ok(()) => trial(name, test),
+        Err(lack) => trial(&format!("{name} [{lack}]"), test).with_ignored_flag(true),
+    }
 }

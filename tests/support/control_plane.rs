@@ -3,16 +3,18 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
+    http::Https,
     kubectl::Kubectl,
     run::{self, Process},
     tools::tools,
@@ -37,6 +39,8 @@ const USERS: [(&str, &str, &str); 6] = [
 pub(crate) struct ControlPlane {
     folder: PathBuf,
     url: String,
+    server: SocketAddr,
+    client: Https,
     admin: Kubectl,
     // Dropped in this order: clients before servers.
     processes: Vec<Process>,
@@ -53,7 +57,9 @@ impl ControlPlane {
             write_kubeconfig(&folder, name, &url, &token_of(name))?;
         }
         let admin = Kubectl::new(folder.join("admin.kubeconfig"));
-        let mut plane = Self { folder, url, admin, processes: Vec::new() };
+        let client = Https::new(&folder.join("ca.crt"), Some(token_of("admin")))?;
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut plane = Self { folder, url, server, client, admin, processes: Vec::new() };
         let etcd = plane.start_etcd()?;
         plane.start_part("kube-apiserver", &plane.apiserver_arguments(port, &etcd))?;
         plane.ready()?;
@@ -86,6 +92,17 @@ impl ControlPlane {
     /// kubectl as one of the users in the table above: `ana` and `olga` are plain ones.
     pub(crate) fn user(&self, name: &str) -> Kubectl {
         Kubectl::new(self.folder.join(format!("{name}.kubeconfig")))
+    }
+
+    /// An object or a list by its path, as the administrator sees it; `None` when it is not there. For looking often:
+    /// it takes a hundredth of kubectl's time.
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Value>> {
+        let answer = self.client.get(self.server, path)?;
+        match answer.status {
+            200 => Ok(Some(serde_json::from_str(&answer.body).with_context(|| format!("{path}: {}", answer.body))?)),
+            404 => Ok(None),
+            status => bail!("{path}: {status} {}", answer.body),
+        }
     }
 
     /// A kubeconfig with a freshly minted token of a service account that exists.
@@ -153,6 +170,8 @@ impl ControlPlane {
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
+            // Made at start, by default below /usr.
+            format!("--flex-volume-plugin-dir={}", self.file("volume-plugins")),
             format!("--service-account-private-key-file={}", self.file("service-account.key")),
             format!("--root-ca-file={}", self.file("ca.crt")),
         ]
@@ -167,22 +186,25 @@ impl ControlPlane {
     }
 
     fn ready(&mut self) -> Result<()> {
-        let admin = self.admin.clone();
-        until("the API server", Duration::from_secs(90), || {
-            self.processes.iter_mut().try_for_each(Process::check)?;
-            let answer = admin.run(&["get", "--raw", "/readyz"])?;
-            Ok(if answer.ok() { Look::Done(()) } else { Look::Not(answer.to_string()) })
-        })
+        self.wait("the API server", "/readyz")
     }
 
     /// The service account of a namespace is made by the controller manager; pods are refused until it is there.
     fn controllers_ready(&mut self) -> Result<()> {
-        let admin = self.admin.clone();
-        until("the controller manager", Duration::from_secs(60), || {
+        self.wait("the controller manager", "/api/v1/namespaces/default/serviceaccounts/default")
+    }
+
+    /// Until `path` answers 200, as long as every process runs.
+    fn wait(&mut self, what: &str, path: &str) -> Result<()> {
+        let waited = until(what, Duration::from_secs(90), || {
             self.processes.iter_mut().try_for_each(Process::check)?;
-            let answer = admin.run(&["get", "serviceaccount", "default", "-n", "default"])?;
-            Ok(if answer.ok() { Look::Done(()) } else { Look::Not(answer.to_string()) })
-        })
+            Ok(match self.client.get(self.server, path) {
+                Ok(answer) if answer.status == 200 => Look::Done(()),
+                Ok(answer) => Look::Not(format!("{} {}", answer.status, answer.body)),
+                Err(error) => Look::Not(format!("{error:#}")),
+            })
+        });
+        waited.map_err(|error| anyhow!("{error:#}\n{}", self.tails()))
     }
 
     fn file(&self, name: &str) -> String {

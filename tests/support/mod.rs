@@ -3,13 +3,19 @@
 //! - [`tools`]: the pinned Kubernetes parts, built once into a cache;
 //! - [`run`]: the folder, the processes and the end of a run, which comes even when the run is killed;
 //! - [`control_plane`]: etcd, API server, controller manager and scheduler; as many side by side as wanted;
-//! - [`kubectl`]: the real one, with what it printed;
+//! - [`node`]: kubelet, containerd and a network, where there is root; [`image`] makes what runs on it;
+//! - [`surefoot`]: the program under test, installed and running;
+//! - [`kubectl`]: the real one, with what it printed; [`http`]: requests to pods, API server and webhook;
 //! - [`watch`]: waiting for something with a limit, never for a fixed time.
 #![allow(dead_code, reason = "the tests and the demo share this; neither uses all of it")]
 
 pub(crate) mod control_plane;
+pub(crate) mod http;
+pub(crate) mod image;
 pub(crate) mod kubectl;
+pub(crate) mod node;
 pub(crate) mod run;
+pub(crate) mod surefoot;
 pub(crate) mod tools;
 pub(crate) mod watch;
 
@@ -17,5 +23,7 @@ pub(crate) mod watch;
 pub(crate) use self::{
     control_plane::ControlPlane,
     kubectl::{Answer, Kubectl},
-    watch::until,
+    node::Node,
+    surefoot::Surefoot,
+    watch::{Look, until},
 };

@@ -129,15 +129,15 @@ pub(crate) fn note(leftover: &Leftover) -> Result<()> {
 pub(crate) enum Leftover {
     /// A network bridge.
     Bridge(String),
-    /// A control group, by its path below each hierarchy.
-    ControlGroup(String),
+    /// The control groups of containers: each entry of the folder is the id of one.
+    Containers(PathBuf),
 }
 
 impl std::fmt::Display for Leftover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bridge(name) => write!(f, "bridge {name}"),
-            Self::ControlGroup(name) => write!(f, "cgroup {name}"),
+            Self::Containers(ids) => write!(f, "containers {}", ids.display()),
         }
     }
 }
@@ -150,7 +150,7 @@ fn clean(folder: &Path) {
             Some(("bridge", name)) => {
                 let _status = Command::new("ip").args(["link", "delete", name]).stderr(Stdio::null()).status();
             }
-            Some(("cgroup", name)) => remove_control_group(name),
+            Some(("containers", ids)) => remove_control_groups(Path::new(ids)),
             _ => {}
         }
     }
@@ -194,23 +194,18 @@ pub(crate) fn processes_of(folder: &Path) -> Vec<i32> {
     processes_with(&mark).into_iter().map(|pid| pid.as_raw_nonzero().get()).collect()
 }
 
-/// Removes the group in every hierarchy (cgroup v1 mounts one for each controller, v2 is one itself), children first.
-fn remove_control_group(name: &str) {
-    fn remove(group: &Path) {
-        for child in fs::read_dir(group).into_iter().flatten().flatten() {
-            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove(&child.path());
-            }
-        }
-        let _gone = fs::remove_dir(group);
-    }
+/// Removes the groups of containers that were killed; those of others, in the same place, stay. With cgroup v1 each
+/// controller has a hierarchy of its own, with v2 there is one.
+fn remove_control_groups(ids: &Path) {
     let root = Path::new("/sys/fs/cgroup");
-    remove(&root.join(name));
-    for hierarchy in fs::read_dir(root).into_iter().flatten().flatten() {
-        let group = hierarchy.path().join(name);
-        if group.is_dir() {
-            remove(&group);
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all: Vec<PathBuf> = hierarchies.chain([root.to_owned()]).map(|path| path.join("k8s.io")).collect();
+    for group in all.iter().filter(|group| group.is_dir()) {
+        for id in fs::read_dir(ids).into_iter().flatten().flatten() {
+            let _gone = fs::remove_dir(group.join(id.file_name()));
         }
+        // Fails when somebody else's containers are in it.
+        let _gone = fs::remove_dir(group);
     }
 }
 

@@ -1,0 +1,80 @@
+//! What all scenarios share: one control plane, one node, one surefoot, each started when first asked for and gone with
+//! the run. A scenario lives in a namespace of its own, so they run side by side. One that stops or kills surefoot
+//! brings its own control plane.
+
+#![allow(dead_code, reason = "scenarios come one by one")]
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use anyhow::{Result, anyhow};
+
+use crate::support::{ControlPlane, Kubectl, Node, Surefoot};
+
+/// Quick, so that a scenario takes seconds: what is under test is the order of things, not their length.
+pub(crate) const CONFIG: &str = "\
+apiVersion: surefoot.dev/v1
+kind: Config
+rollouts:
+  budget: {failures: 3, percent: 10, window: 10m}
+  bake: 5s
+";
+
+/// The program under test.
+pub(crate) fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_surefoot"))
+}
+
+/// The shared control plane.
+pub(crate) fn plane() -> Result<&'static ControlPlane> {
+    static PLANE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
+    once(&PLANE, ControlPlane::start)
+}
+
+/// The shared control plane with its node.
+pub(crate) fn node() -> Result<&'static ControlPlane> {
+    static NODE: OnceLock<Result<Node, String>> = OnceLock::new();
+    let plane = plane()?;
+    once(&NODE, || Node::start(plane))?;
+    Ok(plane)
+}
+
+/// The shared surefoot, webhook and controller running. Look, ask, but do not stop it: others use it.
+pub(crate) fn surefoot() -> Result<MutexGuard<'static, Surefoot>> {
+    static SUREFOOT: OnceLock<Result<Mutex<Surefoot>, String>> = OnceLock::new();
+    let plane = plane()?;
+    let surefoot = once(&SUREFOOT, || {
+        let mut surefoot = Surefoot::install(plane, program(), CONFIG)?;
+        surefoot.start_webhook()?;
+        surefoot.start_controller()?;
+        Ok(Mutex::new(surefoot))
+    })?;
+    Ok(surefoot.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A namespace with a guard (`enforce`, …; empty for none) in which `ana` may edit. kubectl as the admin, and as ana.
+pub(crate) fn namespace(plane: &ControlPlane, name: &str, guard: &str) -> Result<(Kubectl, Kubectl)> {
+    let labels = if guard.is_empty() { String::new() } else { format!("surefoot.dev/guard: {guard}") };
+    plane.admin().apply(&format!(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}, labels: {{{labels}}}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: ana, namespace: {name}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: ana}}]
+"
+    ))?;
+    Ok((plane.admin().in_namespace(name), plane.user("ana").in_namespace(name)))
+}
+
+/// Starts it once; a failed start fails all that need it, with the same words.
+fn once<T>(cell: &'static OnceLock<Result<T, String>>, start: impl FnOnce() -> Result<T>) -> Result<&'static T> {
+    let started = cell.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    started.as_ref().map_err(|error| anyhow!("{error}"))
+}

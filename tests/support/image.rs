@@ -1,0 +1,187 @@
+//! Container images without a registry and without Docker: a tarball in Docker's archive format, which containerd
+//! imports. One layer with a static binary is an image.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::run;
+
+/// Where all images pretend to come from; nothing is ever pulled.
+const REGISTRY: &str = "registry.local";
+
+/// The sandbox of every pod.
+pub(crate) const PAUSE: &str = "registry.local/pause:1";
+
+/// How a version of the model server behaves. Everything but the good ones is a fault that some model once had.
+pub(crate) struct Version {
+    /// The image's tag.
+    pub(crate) tag: &'static str,
+    /// The model's file: one of `demo/digits/models`.
+    model: &'static str,
+    /// Cut the file in half.
+    truncated: bool,
+    /// What it is started with, besides its version.
+    arguments: &'static [&'static str],
+}
+
+const fn version(tag: &'static str, arguments: &'static [&'static str]) -> Version {
+    Version { tag, model: "v1", truncated: false, arguments }
+}
+
+/// Every version there is; `registry.local/digits:TAG`.
+pub(crate) const VERSIONS: [Version; 9] = [
+    version("v1", &[]),
+    // Runs, is alive, and is never ready.
+    Version { tag: "v2", model: "v3", truncated: true, arguments: &[] },
+    Version { tag: "v3", model: "v3", truncated: false, arguments: &[] },
+    // Allocates past its limit: OOMKilled.
+    version("v4", &["--hoard=200"]),
+    version("good", &["--loading=100ms"]),
+    version("broken", &["--loading=100ms", "--weights=/nowhere"]),
+    version("late", &["--loading=100ms", "--fail-after=8s"]),
+    version("hung", &["--loading=100ms", "--fail-after=8s", "--fail-live"]),
+    version("crash", &["--crash-after=100ms"]),
+];
+
+/// The image of a version.
+pub(crate) fn digits(tag: &str) -> String {
+    format!("{REGISTRY}/digits:{tag}")
+}
+
+/// Builds the model server and writes one tarball with all images to `path`.
+pub(crate) fn write_archive(path: &Path) -> Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/digits");
+    let binary = build(&source)?;
+    let program = Layer::new(&[("digits", &binary, 0o755)])?;
+    let mut archive = Archive::default();
+    archive.image(PAUSE, &[&program], &["/digits".into(), "pause".into()])?;
+    for version in &VERSIONS {
+        let file = source.join("models").join(version.model).with_extension("txt");
+        let mut model = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        if version.truncated {
+            model.truncate(model.len() / 2);
+        }
+        let mut command = vec!["/digits".to_owned(), "serve".to_owned(), format!("--version={}", version.tag)];
+        command.extend(version.arguments.iter().map(|&argument| argument.to_owned()));
+        archive.image(&digits(version.tag), &[&program, &Layer::new(&[("model.txt", &model, 0o644)])?], &command)?;
+    }
+    fs::write(path, archive.finish()?).with_context(|| format!("writing {}", path.display()))
+}
+
+fn build(source: &Path) -> Result<Vec<u8>> {
+    let binary = run::subfolder("digits")?.join("digits");
+    let output = Command::new("go")
+        .current_dir(source)
+        .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
+        .arg(&binary)
+        .arg(".")
+        .env("CGO_ENABLED", "0")
+        .env("GOWORK", "off")
+        .output()
+        .context("running `go build`")?;
+    if !output.status.success() {
+        bail!("building demo/digits failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    fs::read(&binary).context("reading the model server's binary")
+}
+
+/// A layer: an uncompressed tarball and its digest.
+struct Layer {
+    tar: Vec<u8>,
+    digest: String,
+}
+
+impl Layer {
+    fn new(files: &[(&str, &[u8], u32)]) -> Result<Self> {
+        let mut tar = Tar::default();
+        for (name, content, mode) in files {
+            tar.file(name, content, *mode)?;
+        }
+        let tar = tar.finish();
+        Ok(Self { digest: sha256(&tar), tar })
+    }
+
+    fn path(&self) -> String {
+        format!("{}/layer.tar", self.digest)
+    }
+}
+
+/// Docker's archive format: layers, a configuration for each image, and `manifest.json` that ties them.
+#[derive(Default)]
+struct Archive {
+    tar: Tar,
+    written: Vec<String>,
+    manifest: Vec<Value>,
+}
+
+impl Archive {
+    fn image(&mut self, name: &str, layers: &[&Layer], command: &[String]) -> Result<()> {
+        for layer in layers {
+            self.once(&layer.path(), &layer.tar)?;
+        }
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let config = serde_json::to_vec(&json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Entrypoint": command, "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect::<Vec<_>>()},
+        }))?;
+        let config_path = format!("{}.json", sha256(&config));
+        self.once(&config_path, &config)?;
+        let layers: Vec<String> = layers.iter().map(|layer| layer.path()).collect();
+        self.manifest.push(json!({"Config": config_path, "RepoTags": [name], "Layers": layers}));
+        Ok(())
+    }
+
+    fn once(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        if !self.written.iter().any(|written| written == path) {
+            self.tar.file(path, content, 0o644)?;
+            self.written.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>> {
+        self.tar.file("manifest.json", &serde_json::to_vec(&self.manifest)?, 0o644)?;
+        Ok(self.tar.finish())
+    }
+}
+
+/// Plain files in the ustar format, owned by root, made at the epoch: the same content is the same image.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn file(&mut self, name: &str, content: &[u8], mode: u32) -> Result<()> {
+        let mut header = [0_u8; 512];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        anyhow::ensure!(name.len() <= 100, "{name} does not fit a tar header");
+        put(0, name.as_bytes());
+        put(100, format!("{mode:07o}\0{:07o}\0{:07o}\0{:011o}\0{:011o}\0", 0, 0, content.len(), 0).as_bytes());
+        // The sum is taken with its own field as spaces.
+        put(148, b"        0");
+        put(257, b"ustar\x0000");
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self.0.extend_from_slice(&header);
+        self.0.extend_from_slice(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
