@@ -5,13 +5,19 @@ use std::{io, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{
-    Outcome,
+    Outcome, help,
     report::{self, Judged, Report},
     source::{self, Manifests, decode},
 };
 
-/// Judge manifests on disk.
+/// Judge manifests on disk: the same verdicts as in the cluster
+///
+/// Reads YAML and JSON, several documents to a file, and the items of a List; of a folder, every *.yaml, *.yml and *.json
+/// in it and below. Deployments are judged, other kinds are passed over. Each is taken as if created under
+/// surefoot.dev/guard=enforce, after the defaults that Kubernetes and the policies add. The Deployments of one
+/// namespace and model are each other's peers; policies that need what files cannot tell are reported as skipped.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::CHECK)]
 pub(super) struct Check {
     /// Files, folders, or - for standard input
     #[arg(required = true, value_name = "FILE|DIR|-")]

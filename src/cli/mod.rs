@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 mod certs;
 mod check;
 mod controller;
+mod help;
 mod manifests;
 mod report;
 mod source;
@@ -18,27 +19,28 @@ mod webhook;
 
 /// Keeps model Deployments inside safe-rollout policies, and puts the last good pod template back when probes fail.
 #[derive(Debug, Parser)]
-#[command(name = "surefoot", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "surefoot", version, arg_required_else_help = true, max_term_width = 100, after_help = help::ALL)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// One line for the list of commands; the long text stands with the arguments, in a file of its own.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Judge manifests on disk: the same verdicts as in the cluster
+    #[command(about = "Judge manifests on disk: the same verdicts as in the cluster")]
     Check(check::Check),
-    /// Show every rollout, or one with its timeline
+    #[command(about = "Show every rollout, or one with its timeline", after_long_help = help::STATUS)]
     Status(status::Status),
-    /// Wait until a rollout has settled: exit 0; reverted: 1; timed out: 2
+    #[command(about = "Wait until a rollout has settled, or say that it was reverted", after_long_help = help::WAIT)]
     Wait(wait::Wait),
-    /// Print what is needed to register surefoot in a cluster
+    #[command(about = "Print what is needed to register surefoot in a cluster")]
     Manifests(manifests::Manifests),
-    /// Make a development CA and a serving certificate
+    #[command(about = "Make a development CA and a serving certificate")]
     Certs(certs::Certs),
-    /// Run the admission webhook
+    #[command(about = "Run the admission webhook", after_long_help = help::WEBHOOK)]
     Webhook(webhook::Webhook),
-    /// Run the controller
+    #[command(about = "Run the controller", after_long_help = help::CONTROLLER)]
     Controller(controller::Controller),
 }
 

@@ -1,0 +1,50 @@
+//! What `--help` says below the arguments: examples that can be copied, and exit codes.
+
+/// Below the list of commands.
+pub(super) const ALL: &str = "\
+Exit codes, the same for all commands: 0 fine, 1 findings (refused, reverted), 2 could not do it.
+`surefoot COMMAND --help` has examples; `-h` is shorter.";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  surefoot check churn.yaml                          before kubectl apply
+  surefoot check k8s/ --config config.yaml           a folder, with the parameters of the cluster
+  kustomize build overlays/prod | surefoot check -   what is made elsewhere; helm template likewise
+  surefoot check k8s/ -o json | jq '.objects[] | select(.verdict == \"denied\") | .name'
+
+Exit codes:
+  0  every Deployment would be admitted (there may be warnings)
+  1  at least one would be refused
+  2  a file, a policy or the configuration could not be read, or a policy broke; the rest was judged";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  surefoot status -A               every rollout in guarded namespaces
+  surefoot status churn -n shop    one, with what happened to it
+  surefoot status -A -o json       for scripts
+
+Exit codes: 0 shown, 2 could not ask the cluster.";
+
+pub(super) const WAIT: &str = "\
+Example, what a pipeline runs after kubectl apply (kubectl rollout status exits 0 after a revert):
+  surefoot wait deploy/churn -n shop --for settled --timeout 15m
+
+Exit codes: 0 settled, 1 reverted, 2 timed out or could not ask the cluster.";
+
+pub(super) const WEBHOOK: &str = "\
+Example, outside of the cluster:
+  surefoot certs certs
+  surefoot webhook --listen 127.0.0.1:8443 --tls-cert certs/tls.crt --tls-key certs/tls.key
+  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -
+  kubectl label namespace shop surefoot.dev/guard=enforce
+
+Paths: /validate /mutate /scale (the API server asks), /healthz /readyz /metrics.
+Exit codes: 0 ended by a signal after draining, 2 certificate, policies, configuration or cluster not usable.";
+
+pub(super) const CONTROLLER: &str = "\
+Example, outside of the cluster:
+  surefoot controller --kubeconfig ~/.kube/config --config config.yaml
+
+It acts in namespaces labelled surefoot.dev/guard=enforce, and only says what it would do in the other guarded ones. Run as
+many as you like: a Lease picks the one that acts.
+Exit codes: 0 ended by a signal, 2 configuration or cluster not usable.";
