@@ -3,9 +3,15 @@
 //! Pure: text in, [`Config`] or a [`ConfigError`] with its position out; files are read at the rim.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod parse;
+pub mod yaml;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use parse::parse_duration;
+use yaml::Position;
 
 /// How far surefoot goes in a namespace: the label `surefoot.dev/guard`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,19 +73,41 @@ pub struct Config {
     pub exemptions: Vec<Exemption>,
     /// Budget and bake.
     pub rollouts: Rollouts,
+    /// Where it was read from, for errors that only show when the policies are known.
+    pub origin: Origin,
+}
+
+/// The file a configuration came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// File name as given; empty for the default configuration.
+    pub file: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// What the configuration changes for one policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicySettings {
+    /// Where the policy is named.
+    pub at: Position,
     /// Milder (or stricter) than the policy's METADATA says.
     pub action: Option<Action>,
     /// Values for the policy's `params`, checked against its METADATA when the set is loaded.
-    pub parameters: BTreeMap<String, serde_json::Value>,
+    pub parameters: BTreeMap<String, Parameter>,
     /// `existing: Deny`: findings that the old object has too are denials all the same (no ratchet).
     pub existing: Option<Action>,
     /// The first whose selector matches the namespace's labels wins.
     pub overrides: Vec<PolicyOverride>,
+}
+
+/// A value for one of a policy's parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Where it is named.
+    pub at: Position,
+    /// The value.
+    pub value: serde_json::Value,
 }
 
 /// Other settings for the namespaces that a selector matches.
@@ -90,7 +118,7 @@ pub struct PolicyOverride {
     /// As in [`PolicySettings`].
     pub action: Option<Action>,
     /// Laid over the policy's parameters.
-    pub parameters: BTreeMap<String, serde_json::Value>,
+    pub parameters: BTreeMap<String, Parameter>,
 }
 
 /// A standing exception, with a reason and an end.
@@ -158,16 +186,92 @@ impl Default for Rollouts {
     }
 }
 
-/// What is wrong with a configuration, where, and what to do.
+impl Config {
+    /// Reads `text`; `file` is only for messages.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        parse::config(text, file)
+    }
+
+    /// The exemption that covers `policy` on the Deployment on the day of `now`.
+    pub fn exemption(&self, policy: &str, namespace: &str, name: &str, now: jiff::Timestamp) -> Option<&Exemption> {
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        self.exemptions.iter().find(|exemption| {
+            exemption.namespace == namespace
+                && exemption.name == name
+                && today <= exemption.until
+                && exemption.policies.iter().any(|covered| covered == policy || covered == "*")
+        })
+    }
+}
+
+impl Rollouts {
+    /// Budget and bake in a namespace with these labels: the first override that matches, laid over the rest.
+    pub fn for_namespace(&self, labels: &BTreeMap<String, String>) -> (Budget, Duration) {
+        let Some(found) = self.overrides.iter().find(|found| selects(&found.match_labels, labels)) else {
+            return (self.budget, self.bake);
+        };
+        let budget = Budget {
+            failures: found.failures.unwrap_or(self.budget.failures),
+            percent: found.percent.unwrap_or(self.budget.percent),
+            window: found.window.unwrap_or(self.budget.window),
+        };
+        (budget, found.bake.unwrap_or(self.bake))
+    }
+}
+
+/// `matchLabels` as Kubernetes reads it: all of them are there.
+pub fn selects(match_labels: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// What is wrong with a file that surefoot is given, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}")]
 pub struct ConfigError {
     /// File name as given.
     pub file: String,
-    /// From 1.
-    pub line: u64,
-    /// From 1.
-    pub column: u64,
+    /// From 1; 0 where unknown.
+    pub line: u32,
+    /// From 1; 0 where unknown.
+    pub column: u32,
     /// One sentence, with the way out.
     pub message: String,
+    /// The line of the file, for those who read the error elsewhere; may be empty.
+    pub source_line: String,
+}
+
+impl ConfigError {
+    /// An error in `text`, the contents of `file`.
+    pub fn new(file: &str, text: &str, at: Position, message: impl Into<String>) -> Self {
+        let source_line = match at.line {
+            0 => "",
+            line => text.lines().nth(line as usize - 1).unwrap_or_default(),
+        };
+        Self {
+            file: file.to_owned(),
+            line: at.line,
+            column: at.column,
+            message: message.into(),
+            source_line: source_line.trim_end().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    /// `file:line:column: message`, and below it the line with a caret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, message, source_line } = self;
+        match line {
+            0 if file.is_empty() => return f.write_str(message),
+            0 => return write!(f, "{file}: {message}"),
+            _ => write!(f, "{file}:{line}:{column}: {message}")?,
+        }
+        if source_line.is_empty() {
+            return Ok(());
+        }
+        // A tab before the caret stays a tab, or the caret would stand elsewhere.
+        let before = source_line.chars().take((*column as usize).saturating_sub(1));
+        let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let margin = " ".repeat(line.to_string().len());
+        write!(f, "\n  {line} | {source_line}\n  {margin} | {indent}^")
+    }
 }

@@ -14,6 +14,7 @@
 
 pub mod facts;
 pub mod finding;
+pub mod wire;
 
 pub use facts::{Facts, History, LastGood, Quarantined};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};

@@ -198,6 +198,10 @@ impl Attempt {
                 Some(user) => format!("no right to {self}: {user} lacks it"),
                 None => format!("no right to {self}: {message}"),
             },
+            404 if message.starts_with("namespaces ") => match &self.namespace {
+                Some(namespace) => format!("namespace {namespace} does not exist"),
+                None => format!("namespace {} does not exist", self.name.as_deref().unwrap_or_default()),
+            },
             404 => match &self.namespace {
                 Some(namespace) => format!("{} not found in namespace {namespace}", self.object()),
                 None => format!("{} not found", self.object()),
@@ -325,7 +329,13 @@ contexts: [{name: here, context: {cluster: c, user: u, namespace: shop}}, {name:
             (&list, 403, forbidden, r#"no right to list deployments in namespace shop: User "ana" lacks it"#),
             (&list, 403, "quota", "no right to list deployments in namespace shop: quota"),
             (&get, 404, "", "deployments/churn not found in namespace shop"),
-            (&Attempt::new("get", "namespaces").named("shop"), 404, "", "namespaces/shop not found"),
+            (&get, 404, r#"namespaces "shop" not found"#, "namespace shop does not exist"),
+            (
+                &Attempt::new("get", "namespaces").named("shop"),
+                404,
+                r#"namespaces "shop" not found"#,
+                "namespace shop does not exist",
+            ),
             (&list, 401, "", "the API server does not accept the credentials of the kubeconfig (401 Unauthorized)"),
             (&list, 500, "etcd is gone", "cannot list deployments in namespace shop: etcd is gone"),
         ];

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{StreamExt, channel::mpsc};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Request, Response,
     body::{Bytes, Frame},
@@ -18,6 +18,8 @@ use serde_json::Value;
 pub(crate) struct Asked {
     /// `GET /api/v1/namespaces?limit=500`, or with `WATCH` where it is one.
     pub(crate) line: String,
+    /// `Null` where there was none.
+    pub(crate) body: Value,
 }
 
 /// What it is told.
@@ -25,6 +27,8 @@ pub(crate) enum Answer {
     Json(u16, Value),
     /// One event for each value; the watch ends with the sender.
     Watch(mpsc::UnboundedReceiver<Value>),
+    /// No answer, ever.
+    Silence,
 }
 
 /// An object list of any kind.
@@ -37,7 +41,13 @@ pub(crate) fn list(items: &[Value]) -> Answer {
 
 /// A refusal.
 pub(crate) fn refusal(code: u16, message: &str) -> Answer {
-    let status = kube::core::Status::failure(message, "").with_code(code);
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "",
+    };
+    let status = kube::core::Status::failure(message, reason).with_code(code);
     Answer::Json(code, serde_json::to_value(status).unwrap())
 }
 
@@ -50,10 +60,13 @@ pub(crate) fn client(answer: impl FnMut(Asked) -> Answer + Send + 'static) -> ku
             let query = request.uri().query().unwrap_or_default();
             let method = if query.contains("watch=true") { "WATCH" } else { request.method().as_str() };
             let line = format!("{method} {}", request.uri().path_and_query().unwrap());
-            let answered = (answer.lock().unwrap())(Asked { line });
+            let bytes = request.into_body().collect().await?.to_bytes();
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let answered = (answer.lock().unwrap())(Asked { line, body });
             let (code, parts) = match answered {
                 Answer::Json(code, value) => (code, futures::stream::iter([value]).boxed()),
                 Answer::Watch(events) => (200, events.boxed()),
+                Answer::Silence => return std::future::pending().await,
             };
             let frames = parts.map(|value| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{value}\n")))));
             Ok::<_, tower::BoxError>(Response::builder().status(code).body(StreamBody::new(frames)).unwrap())

@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod guarded;
+pub mod records;
 pub mod store;
 pub mod wire;
 

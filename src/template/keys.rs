@@ -33,5 +33,9 @@ pub const CONTROLLER_ACCOUNT: &str = "surefoot-controller";
 pub const FIELD_MANAGER: &str = "surefoot";
 /// Label on the ConfigMaps that hold records, value `"true"`.
 pub const RECORD: &str = "surefoot.dev/record";
+/// Label on them: namespace of the Deployment.
+pub const RECORD_NAMESPACE: &str = "surefoot.dev/record-namespace";
+/// Annotation on them, for people: `namespace/name` of the Deployment.
+pub const RECORD_OF: &str = "surefoot.dev/record-of";
 /// Lease of the controller, in [`NAMESPACE`].
 pub const LEASE: &str = "surefoot-controller";
