@@ -83,10 +83,17 @@ impl Node {
         packages.dedup();
         if !packages.is_empty() {
             let packages = packages.join(" ");
-            return Err(Unavailable { what: packages.clone(), remedy: format!("apt-get install {packages}") });
+            return Err(Unavailable {
+                what: packages.clone(),
+                remedy: format!("apt-get install --no-install-recommends {packages}"),
+            });
         }
         if !rustix::process::geteuid().is_root() {
             return Err(Unavailable { what: "root".to_owned(), remedy: "run it with sudo".to_owned() });
+        }
+        if !capable() {
+            let what = "the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN".to_owned();
+            return Err(Unavailable { what, remedy: "run it on a machine or in a privileged container".to_owned() });
         }
         Ok(())
     }
@@ -183,6 +190,16 @@ fn ip(args: &[&str]) -> Result<()> {
         bail!("`ip {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+/// Root in a container is often root by name only.
+fn capable() -> bool {
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_ADMIN: u64 = 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or_default();
+    effective & NET_ADMIN != 0 && effective & SYS_ADMIN != 0
 }
 
 fn installed(program: &str) -> bool {

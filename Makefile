@@ -1,0 +1,30 @@
+# Every target runs from a clean clone with Rust, Go and (for a node) Debian packages, which are named before they are
+# installed. The Kubernetes parts are built once into ${XDG_CACHE_HOME:-~/.cache}/surefoot.
+
+.PHONY: demo test bench lint fmt packages
+
+# Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
+demo: packages
+	cargo build
+	KEEP=$(KEEP) cargo run --quiet --example demo
+
+# Cheapest first. A trial that needs what this machine lacks is listed as ignored, with the reason in its name.
+test: packages
+	cargo test --lib --bins
+	cd demo/digits && go vet ./... && go test ./...
+	cargo test --test it
+
+bench:
+	cargo bench
+
+lint:
+	cargo fmt --check
+	test -z "$$(gofmt -l demo/digits)"
+	cargo clippy --all-targets -- -D warnings
+
+fmt:
+	cargo fmt
+	gofmt -w demo/digits
+
+packages:
+	@tests/support/packages.sh
