@@ -70,9 +70,8 @@ fn show(report: &Report, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Text => {
             anstream::eprint!("{}", report::text::render_problems(report));
-            anstream::print!("{}", report::text::render(report));
+            super::print(&report::text::render(report))
         }
-        Format::Json => anstream::println!("{}", report::json::render(report)?),
+        Format::Json => super::print(&(report::json::render(report)? + "\n")),
     }
-    Ok(())
 }

@@ -2,8 +2,12 @@
 //!
 //! Exit codes, the same for all: 0 fine, 1 findings (denied, reverted), 2 could not do it.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 mod certs;
@@ -94,5 +98,13 @@ pub fn run(cli: Cli) -> ExitCode {
             anstream::eprintln!("error: {error:#}");
             ExitCode::from(Outcome::Failed.code())
         }
+    }
+}
+
+/// Prints to stdout, without colours where they are not wanted. Whoever reads it may stop at any line (`| head`).
+fn print(text: &str) -> anyhow::Result<()> {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("cannot write to stdout"),
     }
 }

@@ -7,6 +7,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
+mod check;
 mod house;
 mod shared;
 #[path = "../support/mod.rs"]
@@ -16,7 +17,7 @@ fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [house::trials(), bed::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [house::trials(), check::trials(), bed::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();

@@ -276,8 +276,9 @@ fn explain(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
 /// What the parser says, without the position (which is told apart), and with a way out where one is known.
 fn in_words(told: &str) -> String {
     let told = told.split(" at line ").next().unwrap_or(told);
-    const WAYS_OUT: [(&str, &str); 6] = [
+    const WAYS_OUT: [(&str, &str); 7] = [
         ("tabs disallowed", "indent with spaces"),
+        ("found a tab", "indent with spaces"),
         ("did not find expected <document start>", "put a line `---` between two documents"),
         ("mapping values are not allowed", "quote a text that has `: ` in it, and check the indentation"),
         ("unknown anchor", "define it with & above this line"),

@@ -1,0 +1,199 @@
+//! `surefoot check` as a person or a pipeline runs it: the real binary, its output and its exact exit code.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("check::bad_files_are_named_and_the_others_judged", bad_files_are_named_and_the_others_judged),
+        trial("check::bad_input_has_a_place_and_a_way_out", bad_input_has_a_place_and_a_way_out),
+        trial("check::stdin_lists_json_and_folders", stdin_lists_json_and_folders),
+        trial("check::nothing_to_judge", nothing_to_judge),
+        trial("check::colour_only_where_it_is_wanted", colour_only_where_it_is_wanted),
+        trial("check::usage_errors_and_help", usage_errors_and_help),
+    ]
+}
+
+/// What one run of the binary gave.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.stdout)
+            .with_context(|| format!("no JSON on stdout: {}\n{}", self.stdout, self.stderr))
+    }
+}
+
+fn surefoot(folder: &Path, arguments: &[&str], stdin: &str) -> anyhow::Result<Run> {
+    run(Command::new(env!("CARGO_BIN_EXE_surefoot")).args(arguments).current_dir(folder), stdin)
+}
+
+fn run(command: &mut Command, stdin: &str) -> anyhow::Result<Run> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // A command that does not read its input has closed it, which is no failure of this test.
+    let _ = child.stdin.take().context("stdin")?.write_all(stdin.as_bytes());
+    let Output { status, stdout, stderr } = child.wait_with_output()?;
+    Ok(Run { code: status.code(), stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)? })
+}
+
+/// A Deployment that does not decode, for runs that need a denial and no policy.
+const NO_DEPLOYMENT: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn, namespace: shop}
+spec:
+  replicas: two
+";
+
+fn bad_files_are_named_and_the_others_judged() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("a.yaml"), "a: 1\na: 2\n")?;
+    fs::write(folder.path().join("b.yaml"), NO_DEPLOYMENT)?;
+    fs::write(folder.path().join("c.yaml"), b"a: \xff\n")?;
+
+    let text = surefoot(folder.path(), &["check", "."], "")?;
+    ensure!(text.code == Some(2), "exit code {:?}", text.code);
+    for words in ["./a.yaml:2:1", "remove one of them", "./c.yaml:1:4: not UTF-8"] {
+        ensure!(text.stderr.contains(words), "`{words}` is not in\n{}", text.stderr);
+    }
+    for words in
+        ["error[kubernetes/invalid]", "--> ./b.yaml:5:13", "spec.replicas", "1 of 1 Deployment would be refused"]
+    {
+        ensure!(text.stdout.contains(words), "`{words}` is not in\n{}", text.stdout);
+    }
+
+    let json = surefoot(folder.path(), &["check", ".", "-o", "json"], "")?;
+    ensure!(json.code == Some(2), "exit code {:?}", json.code);
+    let report = json.json()?;
+    ensure!(report["version"] == 1, "{report}");
+    let object = &report["objects"][0];
+    ensure!(object["verdict"] == "denied" && object["namespace"] == "shop" && object["line"] == 1, "{object}");
+    let finding = &object["findings"][0];
+    ensure!(finding["path"] == "/spec/replicas" && finding["line"] == 5 && finding["column"] == 13, "{finding}");
+    let places: Vec<_> = report["failures"]
+        .as_array()
+        .context("failures")?
+        .iter()
+        .map(|it| (&it["file"], &it["line"], &it["column"]))
+        .collect();
+    ensure!(
+        places == [(&Value::from("./a.yaml"), &2.into(), &1.into()), (&"./c.yaml".into(), &1.into(), &4.into())],
+        "{places:?}"
+    );
+    Ok(())
+}
+
+fn bad_input_has_a_place_and_a_way_out() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cases = [
+        ("", "<stdin>: empty"),
+        ("# nothing\n", "<stdin>: empty"),
+        ("- a\n", "<stdin>:1:1"),
+        ("just text\n", "<stdin>:1:1"),
+        ("apiVersion: v1\n", "it has no `kind`"),
+        ("kind: Deployment\n\tapiVersion: apps/v1\n", "indent with spaces"),
+        ("kind: [Deployment\n", "<stdin>:"),
+        ("{\"kind\": \"Deployment\"", "<stdin>:1:"),
+        ("metadata: {{ .Values.meta }}\n", "helm template"),
+        ("a: &a [*a]\n", "<stdin>:1:8"),
+    ];
+    for (input, words) in cases {
+        let run = surefoot(folder.path(), &["check", "-"], input)?;
+        ensure!(run.code == Some(2), "{input:?}: exit code {:?}\n{}", run.code, run.stderr);
+        ensure!(run.stderr.contains(words), "{input:?}: `{words}` is not in\n{}", run.stderr);
+        ensure!(!run.stderr.contains("panicked"), "{input:?}\n{}", run.stderr);
+    }
+    Ok(())
+}
+
+fn stdin_lists_json_and_folders() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let list =
+        format!("apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n{}", as_item(NO_DEPLOYMENT));
+    let json =
+        r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {"replicas": true}}"#;
+    fs::create_dir_all(folder.path().join("deep/er"))?;
+    fs::write(folder.path().join("deep/er/list.yml"), &list)?;
+    fs::write(folder.path().join("deep/x.json"), json)?;
+    fs::write(folder.path().join("deep/.hidden.yaml"), "a: [\n")?;
+
+    let report = surefoot(folder.path(), &["check", "deep", "-", "-o", "json"], NO_DEPLOYMENT)?.json()?;
+    let seen: Vec<_> = report["objects"]
+        .as_array()
+        .context("objects")?
+        .iter()
+        .map(|object| {
+            format!(
+                "{}#{} {}/{} {}",
+                object["file"], object["index"], object["namespace"], object["name"], object["findings"][0]["line"]
+            )
+            .replace('"', "")
+        })
+        .collect();
+    let expected = ["deep/er/list.yml#1 shop/churn 10", "deep/x.json#0 default/x 1", "<stdin>#0 shop/churn 5"];
+    ensure!(seen == expected, "{seen:?}");
+    ensure!(report["failures"] == Value::Array(Vec::new()), "{report}");
+    Ok(())
+}
+
+/// A document as an item of a block list.
+fn as_item(document: &str) -> String {
+    document
+        .lines()
+        .enumerate()
+        .map(|(number, line)| format!("{} {line}\n", if number == 0 { "-" } else { " " }))
+        .collect()
+}
+
+fn nothing_to_judge() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let service = surefoot(folder.path(), &["check", "-"], "apiVersion: v1\nkind: Service\n")?;
+    ensure!(service.code == Some(0) && service.stdout == "no Deployment found\n", "{}", service.stdout);
+    ensure!(service.stderr.is_empty(), "{}", service.stderr);
+    for (path, words) in [(".", "no *.yaml, *.yml or *.json"), ("nowhere.yaml", "there is no such file or folder")] {
+        let run = surefoot(folder.path(), &["check", path], "")?;
+        ensure!(run.code == Some(2) && run.stderr.contains(words), "{path}: {:?}\n{}", run.code, run.stderr);
+        ensure!(run.stderr.lines().count() == 1, "told more than once:\n{}", run.stderr);
+    }
+    Ok(())
+}
+
+fn colour_only_where_it_is_wanted() -> anyhow::Result<()> {
+    let coloured = |key: &str, value: &str| -> anyhow::Result<bool> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_surefoot"));
+        command.args(["check", "-"]).env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env(key, value);
+        Ok(run(&mut command, NO_DEPLOYMENT)?.stdout.contains('\u{1b}'))
+    };
+    ensure!(!coloured("CLICOLOR", "1")?, "colours in a pipe");
+    ensure!(coloured("CLICOLOR_FORCE", "1")?, "CLICOLOR_FORCE is not heeded");
+    ensure!(!coloured("NO_COLOR", "1")?, "NO_COLOR is not heeded");
+    Ok(())
+}
+
+fn usage_errors_and_help() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    for arguments in [&["check"][..], &["check", "-o", "xml", "-"], &["chek"], &[]] {
+        let run = surefoot(folder.path(), arguments, "")?;
+        ensure!(run.code == Some(2), "{arguments:?}: exit code {:?}", run.code);
+    }
+    for command in ["check", "status", "wait", "manifests", "certs", "webhook", "controller"] {
+        let help = surefoot(folder.path(), &[command, "--help"], "")?;
+        ensure!(help.code == Some(0), "{command} --help: exit code {:?}", help.code);
+        ensure!(help.stdout.contains("Example"), "{command} --help has no example:\n{}", help.stdout);
+    }
+    Ok(())
+}
