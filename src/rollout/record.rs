@@ -37,6 +37,23 @@ pub struct Record {
     pub current: Option<Current>,
 }
 
+impl Record {
+    /// The revert for which this template is quarantined now.
+    pub fn quarantined(&self, digest: &Digest, now: Timestamp) -> Option<&Revert> {
+        self.reverts.iter().find(|revert| revert.digest == *digest && revert.is_quarantine(now))
+    }
+
+    /// Whether this template has settled once.
+    pub fn has_settled(&self, digest: &Digest) -> bool {
+        self.settled.iter().any(|settled| settled.digest == *digest)
+    }
+
+    /// How many reverts were made since then.
+    pub fn reverts_since(&self, limit: Timestamp) -> usize {
+        self.reverts.iter().filter(|revert| revert.outcome == Outcome::Written && revert.at >= limit).count()
+    }
+}
+
 /// A template that was complete and quiet for the bake time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +67,13 @@ pub struct Settled {
     pub replica_set: ObjectRef,
     /// When it settled.
     pub at: Timestamp,
+}
+
+impl Settled {
+    /// Whether it is this ReplicaSet's template that settled, and on this ReplicaSet.
+    pub fn is_of(&self, set: &super::snapshot::ReplicaSet) -> bool {
+        self.replica_set.uid == set.object.uid && self.digest == set.template.digest
+    }
 }
 
 /// Name and uid of an object in the Deployment's namespace.
@@ -76,6 +100,10 @@ pub struct Revert {
     pub target: Option<Settled>,
     /// When it was decided and recorded.
     pub at: Timestamp,
+    /// metadata.generation that it was decided on, and once it is written, that it led to: an older Deployment in a
+    /// watch cache is no second cause.
+    #[serde(default)]
+    pub generation: i64,
     /// How far it got.
     pub outcome: Outcome,
     /// Whose fault it looks like.
@@ -85,6 +113,19 @@ pub struct Revert {
     /// Set when an admitted override of this template settled: no longer quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifted: Option<Timestamp>,
+}
+
+impl Revert {
+    /// Whether it keeps its template out now.
+    pub fn is_quarantine(&self, now: Timestamp) -> bool {
+        self.outcome != Outcome::Observed && self.lifted.is_none() && self.until().is_none_or(|until| now < until)
+    }
+
+    /// When the quarantine ends by itself: for what can be cured from outside, after an hour.
+    pub fn until(&self) -> Option<Timestamp> {
+        let hour = std::time::Duration::from_secs(3600);
+        (self.class == Class::Configuration).then(|| super::time::after(self.at, hour))
+    }
 }
 
 /// How far a revert got.

@@ -1,0 +1,266 @@
+//! The decision: one pure and total function of what is seen, what is known, and the time.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    budget::{self, Reading},
+    history::History,
+    record::{Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
+    settings::{Settings, override_until},
+    settle,
+    snapshot::{ProgressState, ReplicaSet, Snapshot},
+    target::target,
+    time::{after, before},
+};
+use crate::config::Guard;
+
+/// After so many reverts within [`REVERT_WINDOW`] surefoot leaves a Deployment alone: somebody or something keeps
+/// putting failing templates there, and has to be told.
+pub const MOST_REVERTS: usize = 3;
+/// See [`MOST_REVERTS`].
+pub const REVERT_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// What is to be done now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Nothing, until something changes.
+    Rest(Rest),
+    /// Go on watching.
+    Watch(Watch),
+    /// This template is last good from now on.
+    Settle(Settled),
+    /// Put the target back, or withdraw the canary where there is none: recorded first, then written. An entry that
+    /// the record has already is carried on, not made again.
+    Revert(Revert),
+    /// The newest revert is in place, though not yet marked as written: do what comes after.
+    Finish(Revert),
+    /// Failing, and left as it is.
+    Stall {
+        /// Why.
+        reason: StallReason,
+        /// What fails.
+        evidence: Evidence,
+    },
+    /// What would be a revert, were it not for the reason.
+    Observe {
+        /// What would be done.
+        would: Revert,
+        /// Why it is not.
+        because: Because,
+    },
+}
+
+/// Why there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The Deployment is being deleted.
+    Terminating,
+    /// The record was written by a newer surefoot: only that one understands it.
+    NewerRecord,
+    /// The ReplicaSet of the template has not been made yet.
+    NoReplicaSet,
+    /// What is seen is older than the revert that was made.
+    Stale,
+    /// The template has settled.
+    Settled,
+    /// The template is quarantined, and at 0 replicas.
+    Withdrawn,
+}
+
+/// A rollout under watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// What it has spent.
+    pub reading: Reading,
+    /// When it was first complete: it is baking since.
+    pub completed: Option<Timestamp>,
+    /// When it settles if it stays quiet and complete.
+    pub settles_at: Option<Timestamp>,
+    /// When to decide again if nothing changes.
+    pub again_at: Option<Timestamp>,
+}
+
+/// Why a revert is not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The guard of the namespace is below `enforce`.
+    Guard(Guard),
+    /// An override is in force until then.
+    Override(Timestamp),
+    /// Somebody else's controller owns the Deployment and would put its own template back.
+    Owner,
+}
+
+/// Decides. `history` has seen `snapshot` already ([`History::observe`]).
+pub fn decide(
+    snapshot: &Snapshot,
+    record: Option<&Record>,
+    history: &History,
+    settings: &Settings,
+    now: Timestamp,
+) -> Decision {
+    let case = Case { snapshot, record, history, settings, now };
+    match (case.judge(), case.restraint()) {
+        (Decision::Revert(would), Some(because)) => Decision::Observe { would, because },
+        (decision, _) => decision,
+    }
+}
+
+/// Whether the current rollout is failing, apart from what follows from it.
+pub fn read(snapshot: &Snapshot, history: &History, settings: &Settings, now: Timestamp) -> Reading {
+    let deadline = snapshot
+        .current()
+        .and_then(|set| snapshot.deployment.progress_of(set))
+        .is_some_and(|(state, _)| state == ProgressState::DeadlineExceeded);
+    budget::read(history, &snapshot.deployment.template.containers, settings, deadline, now)
+}
+
+/// The arguments of [`decide`].
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    record: Option<&'a Record>,
+    history: &'a History,
+    settings: &'a Settings,
+    now: Timestamp,
+}
+
+impl Case<'_> {
+    /// What keeps surefoot from acting here.
+    fn restraint(&self) -> Option<Because> {
+        let deployment = &self.snapshot.deployment;
+        if self.settings.guard != Guard::Enforce {
+            return Some(Because::Guard(self.settings.guard));
+        }
+        if deployment.owner.is_some() {
+            return Some(Because::Owner);
+        }
+        deployment.override_text.as_deref().and_then(|text| override_until(text, self.now)).map(Because::Override)
+    }
+
+    /// What `enforce` would do.
+    fn judge(&self) -> Decision {
+        let deployment = &self.snapshot.deployment;
+        if deployment.terminating {
+            return Decision::Rest(Rest::Terminating);
+        }
+        if self.record.is_some_and(|record| record.version > VERSION) {
+            return Decision::Rest(Rest::NewerRecord);
+        }
+        let ours = self.record.filter(|record| record.uid == deployment.uid);
+        if let Some(decision) = ours.and_then(|record| self.carry_on(record)) {
+            return decision;
+        }
+        if ours.is_some_and(|record| self.is_older(record)) {
+            return Decision::Rest(Rest::Stale);
+        }
+        let Some(set) = self.snapshot.current() else { return Decision::Rest(Rest::NoReplicaSet) };
+        if ours.and_then(|record| record.settled.first()).is_some_and(|last| last.is_of(set)) {
+            return Decision::Rest(Rest::Settled);
+        }
+        if let Some(seed) = settle::seed(self.snapshot, self.record, self.settings, self.now) {
+            return Decision::Settle(seed);
+        }
+        let reading = read(self.snapshot, self.history, self.settings, self.now);
+        if reading.failing {
+            return self.act(reading.evidence);
+        }
+        match self.returned() {
+            Some((due, evidence)) if due <= self.now => self.act(Evidence { until: self.now, ..evidence }),
+            back => self.watch(set, reading, back.map(|(due, _)| due)),
+        }
+    }
+
+    /// A revert that was recorded and whose end is not: it is decided again from what is there.
+    fn carry_on(&self, record: &Record) -> Option<Decision> {
+        let deployment = &self.snapshot.deployment;
+        let revert = record.reverts.first().filter(|revert| revert.outcome == Outcome::Recorded)?;
+        let digest = &deployment.template.digest;
+        let stall = |reason| Decision::Stall { reason, evidence: revert.evidence.clone() };
+        match &revert.target {
+            Some(good) if good.digest == *digest => Some(Decision::Finish(revert.clone())),
+            None if revert.digest == *digest && deployment.replicas == 0 => Some(Decision::Finish(revert.clone())),
+            // Something else was applied in between. The template stays quarantined: it did fail.
+            _ if revert.digest != *digest => None,
+            _ if deployment.paused => Some(stall(StallReason::Paused)),
+            None => Some(Decision::Revert(revert.clone())),
+            Some(good) => match target(self.snapshot, Some(record), self.now) {
+                Ok(target) if target.digest == good.digest => Some(Decision::Revert(revert.clone())),
+                Ok(_) => None,
+                Err(reason) => Some(stall(reason)),
+            },
+        }
+    }
+
+    /// The newest revert has been written, and this is the Deployment from before: a watch lags behind our own write.
+    fn is_older(&self, record: &Record) -> bool {
+        let deployment = &self.snapshot.deployment;
+        record.reverts.first().is_some_and(|revert| {
+            revert.outcome == Outcome::Written
+                && revert.digest == deployment.template.digest
+                && revert.generation >= deployment.generation
+                && (revert.target.is_some() || deployment.replicas > 0)
+        })
+    }
+
+    /// A quarantined template that is back (the webhook was away): when it is to be reverted, and what it did. The
+    /// delay rises, so as not to fight whatever keeps putting it there. Where somebody took the risk with an override,
+    /// its budget decides as for any other template, also when the override is over.
+    fn returned(&self) -> Option<(Timestamp, Evidence)> {
+        let deployment = &self.snapshot.deployment;
+        let record = self.record.filter(|_| deployment.override_text.is_none())?;
+        let entry = record.quarantined(&deployment.template.digest, self.now)?;
+        let written = |revert: &&Revert| revert.digest == entry.digest && revert.outcome == Outcome::Written;
+        let times = record.reverts.iter().filter(written).count().clamp(1, 4);
+        let delay = Duration::from_secs(10) * 6_u32.pow(times as u32 - 1);
+        Some((after(self.history.since.unwrap_or(self.now), delay), entry.evidence.clone()))
+    }
+
+    /// The rollout fails: go back, or say why not.
+    fn act(&self, evidence: Evidence) -> Decision {
+        let deployment = &self.snapshot.deployment;
+        let template = &deployment.template;
+        if deployment.paused {
+            return Decision::Stall { reason: StallReason::Paused, evidence };
+        }
+        let target = match target(self.snapshot, self.record, self.now) {
+            Ok(target) => Some(target),
+            Err(StallReason::NothingSettled | StallReason::HistoryLost) if deployment.canary => None,
+            Err(reason) => return Decision::Stall { reason, evidence },
+        };
+        if target.is_none() && deployment.replicas == 0 {
+            return Decision::Rest(Rest::Withdrawn);
+        }
+        if self.record.is_some_and(|record| record.reverts_since(before(self.now, REVERT_WINDOW)) >= MOST_REVERTS) {
+            return Decision::Stall { reason: StallReason::TooManyReverts, evidence };
+        }
+        let settled_once = self.record.is_some_and(|record| record.has_settled(&template.digest));
+        Decision::Revert(Revert {
+            digest: template.digest.clone(),
+            version: template.version.clone(),
+            target,
+            at: self.now,
+            generation: deployment.generation,
+            outcome: Outcome::Recorded,
+            class: Class::Application,
+            evidence,
+            // A template that once settled is never quarantined: it is what people go back to by hand.
+            lifted: settled_once.then_some(self.now),
+        })
+    }
+
+    fn watch(&self, set: &ReplicaSet, reading: Reading, revert_at: Option<Timestamp>) -> Decision {
+        let Self { snapshot, record, history, settings, now } = *self;
+        let completed = settle::completed(snapshot, set, record, now);
+        let settles_at = completed.map(|at| settle::settles_at(snapshot, set, record, history, at, settings));
+        let quiet = snapshot.deployment.is_complete() && !snapshot.deployment.paused && revert_at.is_none();
+        if quiet && settles_at.is_some_and(|at| at <= now) {
+            return Decision::Settle(settle::settled(set, now));
+        }
+        let settles_at = settles_at.filter(|_| quiet);
+        let again_at = [reading.worse_at, settles_at, revert_at].into_iter().flatten().min();
+        Decision::Watch(Watch { reading, completed, settles_at, again_at })
+    }
+}

@@ -1,0 +1,111 @@
+//! Evidence as a sentence. Record, Event, log, denial and `status` say the same thing because they all say this.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    record::{Evidence, Revert, Signal, StallReason},
+    time::between,
+};
+
+impl Evidence {
+    /// `version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503`
+    pub fn sentence(&self, version: Option<&str>) -> String {
+        format!("{} {}: {}", versioned(version), self.figures(), self.what())
+    }
+
+    /// `12 of 30 probes failed in 41 s, the budget is 10 (readiness of "model": HTTP 503)`
+    pub fn note(&self) -> String {
+        let took = Took(between(self.since, self.until));
+        let figures = match self.signal {
+            Signal::Deadline => format!("not ready {took} after its start, when the progress deadline was over"),
+            _ => {
+                format!("{} of {} probes failed in {took}, the budget is {}", self.failures, self.attempts, self.budget)
+            }
+        };
+        let message = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
+        format!("{figures} ({} of \"{}\"{message})", self.word(), self.container)
+    }
+
+    /// `failed 12 of 30 probes in 41 s, the budget is 10`
+    fn figures(&self) -> String {
+        let took = Took(between(self.since, self.until));
+        match self.signal {
+            Signal::Deadline => format!("was not ready {took} after its start, when the progress deadline was over"),
+            _ => {
+                format!("failed {} of {} probes in {took}, the budget is {}", self.failures, self.attempts, self.budget)
+            }
+        }
+    }
+
+    /// `readiness of container "model", HTTP 503`
+    fn what(&self) -> String {
+        let message = if self.message.is_empty() { String::new() } else { format!(", {}", self.message) };
+        format!("{} of container \"{}\"{message}", self.word(), self.container)
+    }
+
+    fn word(&self) -> &'static str {
+        match self.signal {
+            Signal::Readiness | Signal::Deadline => "readiness",
+            Signal::Liveness => "liveness",
+            Signal::Startup => "startup",
+            Signal::Crash => "crash",
+            Signal::OutOfMemory => "out of memory kill",
+        }
+    }
+}
+
+impl Revert {
+    /// The evidence as a sentence about the version that failed.
+    pub fn sentence(&self) -> String {
+        self.evidence.sentence(self.version.as_deref())
+    }
+
+    /// What is said when it was made: `2.4.0 reverted to 2.3.1: 12 of 30 probes failed …`.
+    pub fn note(&self) -> String {
+        let bad = self.version.as_deref().unwrap_or("the new template");
+        match &self.target {
+            Some(good) => format!(
+                "{bad} reverted to {}: {}",
+                good.version.as_deref().unwrap_or("the last good template"),
+                self.evidence.note()
+            ),
+            None => {
+                format!("{bad} withdrawn, scaled to 0, for there is nothing to go back to: {}", self.evidence.note())
+            }
+        }
+    }
+}
+
+impl StallReason {
+    /// Why nothing is done, and what a person can do.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::NothingSettled => "nothing to go back to: no version has settled",
+            Self::HistoryLost => "nothing to go back to: the ReplicaSet of the last good version is gone",
+            Self::SameTemplate => {
+                "the failing template is the last good one: look at what it depends on (a ConfigMap, a Secret, a volume)"
+            }
+            Self::TooManyReverts => "three reverts in 24 hours: left alone until somebody looks",
+            Self::RevertRefused => "the API server refused the revert",
+            Self::Paused => "the Deployment is paused",
+            Self::Observed => "only observed",
+        }
+    }
+}
+
+fn versioned(version: Option<&str>) -> String {
+    version.map_or_else(|| "a version without a label".to_owned(), |version| format!("version {version}"))
+}
+
+/// `41 s`, `14 min`, `2 h`.
+struct Took(Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds @ 0..120 => write!(f, "{seconds} s"),
+            seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
+            seconds => write!(f, "{} h", seconds / 3600),
+        }
+    }
+}

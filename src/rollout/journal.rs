@@ -1,0 +1,114 @@
+//! What a decision makes of the record. Pure, so that "recorded before it is made" and "said once" can be tested: what
+//! leaves the record as it is, has been said.
+
+use jiff::Timestamp;
+
+use super::{
+    decide::Decision,
+    record::{Current, Evidence, KEPT, Outcome, Record, Revert, Settled, Stall, StallReason, VERSION},
+    snapshot::{Deployment, Snapshot},
+};
+
+/// The record after this decision; `None` where it stays as it is. A healthy rollout changes it twice: when it is first
+/// complete, and when it has settled.
+pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> Option<Record> {
+    let deployment = &snapshot.deployment;
+    let mut next = start(record, deployment);
+    match decision {
+        Decision::Rest(_) => return None,
+        Decision::Watch(watch) => {
+            let completed = watch.completed?;
+            next.current(deployment, now).completed.get_or_insert(completed);
+        }
+        Decision::Settle(settled) => next.settle(settled, deployment, now),
+        Decision::Revert(revert) => next.begin(revert),
+        Decision::Finish(revert) => next.finish(revert, deployment.generation),
+        Decision::Stall { reason, evidence } => next.stall(*reason, evidence, deployment, now),
+        Decision::Observe { would, .. } => {
+            next.stall(StallReason::Observed, &would.evidence, deployment, now);
+            next.observed(would);
+        }
+    }
+    (record != Some(&next)).then_some(next)
+}
+
+/// The record, or a new one. Of a Deployment that was made again under the same name only the quarantine goes on: its
+/// ReplicaSets are others.
+fn start(record: Option<&Record>, deployment: &Deployment) -> Record {
+    let mut start = record.cloned().unwrap_or_else(|| Record {
+        version: VERSION,
+        namespace: deployment.namespace.clone(),
+        name: deployment.name.clone(),
+        uid: deployment.uid.clone(),
+        settled: Vec::new(),
+        reverts: Vec::new(),
+        current: None,
+    });
+    if start.uid != deployment.uid {
+        start.uid.clone_from(&deployment.uid);
+        start.settled.clear();
+        start.current = None;
+        for revert in start.reverts.iter_mut().filter(|revert| revert.outcome == Outcome::Recorded) {
+            revert.outcome = Outcome::Written;
+        }
+    }
+    start
+}
+
+impl Record {
+    /// The entry of the rollout that is being watched; made anew when the template is another one.
+    fn current(&mut self, deployment: &Deployment, now: Timestamp) -> &mut Current {
+        let template = &deployment.template;
+        if self.current.as_ref().is_some_and(|current| current.digest != template.digest) {
+            self.current = None;
+        }
+        self.current.get_or_insert_with(|| Current {
+            digest: template.digest.clone(),
+            version: template.version.clone(),
+            since: now,
+            completed: None,
+            stall: None,
+        })
+    }
+
+    fn settle(&mut self, settled: &Settled, deployment: &Deployment, now: Timestamp) {
+        self.settled.retain(|other| other.digest != settled.digest);
+        self.settled.insert(0, settled.clone());
+        self.settled.truncate(KEPT);
+        for revert in self.reverts.iter_mut().filter(|revert| revert.digest == settled.digest) {
+            revert.lifted.get_or_insert(now);
+        }
+        if settled.digest == deployment.template.digest {
+            self.current = None;
+        }
+    }
+
+    fn begin(&mut self, revert: &Revert) {
+        if self.reverts.first() != Some(revert) {
+            self.reverts.insert(0, revert.clone());
+            self.reverts.truncate(KEPT);
+        }
+    }
+
+    fn finish(&mut self, revert: &Revert, generation: i64) {
+        for entry in self.reverts.iter_mut().filter(|entry| entry.at == revert.at && entry.digest == revert.digest) {
+            entry.outcome = Outcome::Written;
+            entry.generation = generation;
+        }
+        self.current = None;
+    }
+
+    fn stall(&mut self, reason: StallReason, evidence: &Evidence, deployment: &Deployment, now: Timestamp) {
+        let current = self.current(deployment, now);
+        if current.stall.as_ref().is_none_or(|stall| stall.reason != reason) {
+            current.stall = Some(Stall { reason, at: now, evidence: evidence.clone() });
+        }
+    }
+
+    fn observed(&mut self, would: &Revert) {
+        let known = |entry: &Revert| entry.digest == would.digest && entry.outcome == Outcome::Observed;
+        if !self.reverts.iter().any(known) {
+            self.begin(&Revert { outcome: Outcome::Observed, ..would.clone() });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a decision is measured by: guard, budgets, bake; and the two annotations that a Deployment may carry.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::config::{Budget, Guard, Rollouts};
+
+/// An override may lie at most this far ahead.
+const OVERRIDE_LIMIT: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a decision is measured by, for one Deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Of its namespace.
+    pub guard: Guard,
+    /// A rollout fails when it fails any of these: the configured one, and the one of the Deployment's annotation. So
+    /// an annotation can tighten and never widen, whatever it says.
+    pub budgets: Vec<Budget>,
+    /// How long a complete rollout must be quiet.
+    pub bake: Duration,
+    /// What is wrong with the Deployment's annotations, to be said and otherwise ignored.
+    pub complaints: Vec<String>,
+}
+
+impl Settings {
+    /// The configuration as it counts for a Deployment with this budget annotation, in a namespace with these labels.
+    pub fn of(rollouts: &Rollouts, guard: Guard, labels: &BTreeMap<String, String>, annotation: Option<&str>) -> Self {
+        let mut budget = rollouts.budget;
+        let mut bake = rollouts.bake;
+        let matches =
+            |wanted: &BTreeMap<String, String>| wanted.iter().all(|(key, value)| labels.get(key) == Some(value));
+        if let Some(other) = rollouts.overrides.iter().find(|other| matches(&other.match_labels)) {
+            budget = Budget {
+                failures: other.failures.unwrap_or(budget.failures),
+                percent: other.percent.unwrap_or(budget.percent),
+                window: other.window.unwrap_or(budget.window),
+            };
+            bake = other.bake.unwrap_or(bake);
+        }
+        let mut settings = Self { guard, budgets: vec![budget], bake, complaints: Vec::new() };
+        match annotation.map(|text| parse_budget(text, budget)) {
+            Some(Ok(tighter)) => settings.budgets.push(tighter),
+            Some(Err(complaint)) => settings.complaints.push(complaint),
+            None => {}
+        }
+        settings
+    }
+
+    /// The longest window: older failures count for nothing.
+    pub fn window(&self) -> Duration {
+        self.budgets.iter().map(|budget| budget.window).max().unwrap_or_default()
+    }
+}
+
+/// Reads `failures=5, percent=5, window=5m`; what is left out is taken from `base`.
+fn parse_budget(text: &str, base: Budget) -> Result<Budget, String> {
+    let mut budget = base;
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let wrong = || {
+            format!(
+                "annotation {} is ignored: `{part}` is none of failures=N, percent=N, window=5m",
+                crate::template::keys::BUDGET
+            )
+        };
+        let (key, value) = part.split_once('=').ok_or_else(wrong)?;
+        let value = value.trim();
+        match key.trim() {
+            "failures" => budget.failures = value.parse().map_err(|_| wrong())?,
+            "percent" => budget.percent = value.parse().map_err(|_| wrong())?,
+            "window" => {
+                let window: SignedDuration = value.parse().map_err(|_| wrong())?;
+                budget.window = Duration::try_from(window).map_err(|_| wrong())?;
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(budget)
+}
+
+/// Until when an override counts: `"<RFC 3339 time, seconds optional> <reason>"`, not over, and at most 24 h ahead of
+/// `now`. Anything else counts for nothing.
+pub fn override_until(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let (until, reason) = text.split_once(' ')?;
+    if reason.trim().is_empty() {
+        return None;
+    }
+    let until = parse_time(until)?;
+    let ahead = until.duration_since(now);
+    (ahead > SignedDuration::ZERO && ahead <= OVERRIDE_LIMIT).then_some(until)
+}
+
+/// RFC 3339, seconds optional: `2026-11-22T17:16Z`.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    text.parse().ok().or_else(|| {
+        let (date, clock) = text.split_once('T')?;
+        let zone = clock.find(['Z', 'z', '+', '-'])?;
+        let (clock, zone) = clock.split_at(zone);
+        format!("{date}T{clock}:00{zone}").parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_override_counts_only_in_its_form_and_time() {
+        let now = at("2026-11-22T15:16:00Z");
+        for (text, counts) in [
+            ("2026-11-22T17:16Z INC-1234", true),
+            ("2026-11-22T17:16:00Z INC-1234 and more words", true),
+            ("2026-11-22T18:16+01:00 INC-1234", true),
+            ("2026-11-23T15:16Z exactly a day", true),
+            ("2026-11-23T15:17Z more than a day", false),
+            ("2026-11-22T15:16Z over", false),
+            ("2026-11-22T17:16Z", false),
+            ("2026-11-22T17:16Z  ", false),
+            ("tomorrow INC-1", false),
+            ("", false),
+        ] {
+            assert_eq!(override_until(text, now).is_some(), counts, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_annotation_is_laid_beside_the_configured_one() {
+        let base = Rollouts::default().budget;
+        for (text, wanted) in [
+            ("failures=5, window=5m", Some(Budget { failures: 5, window: Duration::from_secs(300), ..base })),
+            ("percent=1", Some(Budget { percent: 1, ..base })),
+            ("failures=500", Some(Budget { failures: 500, ..base })),
+            ("failures=-5", None),
+            ("window=-5m", None),
+            ("failures", None),
+            ("tries=5", None),
+        ] {
+            let settings = Settings::of(&Rollouts::default(), Guard::Enforce, &BTreeMap::new(), Some(text));
+            assert_eq!(settings.budgets[0], base, "{text:?}");
+            assert_eq!(settings.budgets.get(1).copied(), wanted, "{text:?}");
+            assert_eq!(settings.complaints.is_empty(), wanted.is_some(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_override_that_matches_the_namespace_wins() {
+        let mut rollouts = Rollouts::default();
+        let research = BTreeMap::from([("tier".to_owned(), "research".to_owned())]);
+        let other =
+            crate::config::RolloutOverride { match_labels: research.clone(), failures: Some(30), ..Default::default() };
+        let last = crate::config::RolloutOverride { failures: Some(99), ..Default::default() };
+        rollouts.overrides = vec![other, last];
+        assert_eq!(Settings::of(&rollouts, Guard::Warn, &research, None).budgets[0].failures, 30);
+        assert_eq!(Settings::of(&rollouts, Guard::Warn, &BTreeMap::new(), None).budgets[0].failures, 99);
+    }
+}

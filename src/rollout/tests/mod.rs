@@ -1,0 +1,5 @@
+//! The decision as a whole: scenarios that read like an incident, and what must hold in all of them.
+
+mod properties;
+mod scenarios;
+mod world;
