@@ -2,6 +2,11 @@
 
 use std::io::IsTerminal;
 
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Sets up logging to standard error for the long-running commands: text on a terminal, JSON lines elsewhere.
@@ -13,5 +18,135 @@ pub fn init() {
         builder.init();
     } else {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+}
+
+/// The content type of [`WebhookMetrics::render`].
+pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bucket bounds in seconds: a review takes some hundred microseconds, the API server waits for 3 seconds at most.
+const BUCKETS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 3.0];
+
+/// What the webhook counts. Every label takes few values: hooks, operations, verdicts, levels, reasons, and the names of the
+/// policies that are loaded; never a namespace, an object, a user or the text of an error.
+#[derive(Debug)]
+pub struct WebhookMetrics {
+    registry: Registry,
+    /// Reviews answered.
+    pub reviews: Family<ReviewLabels, Counter>,
+    /// Findings in them.
+    pub findings: Family<FindingLabels, Counter>,
+    /// Policies that broke in them.
+    pub failures: Family<PolicyLabels, Counter>,
+    /// Requests that got no verdict.
+    pub refused: Family<RefusedLabels, Counter>,
+    /// Facts read from the API server because the caches did not know them.
+    pub live_reads: Family<LiveReadLabels, Counter>,
+    /// From the first byte of a body to its answer.
+    pub seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
+    /// 1 once facts were complete.
+    pub ready: Gauge,
+}
+
+/// `hook`, `operation` and `verdict` of a review.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReviewLabels {
+    /// `validate`, `mutate` or `scale`.
+    pub hook: &'static str,
+    /// `create`, `update` or `other`.
+    pub operation: &'static str,
+    /// What was answered.
+    pub verdict: VerdictLabel,
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "these are the label values as Prometheus shows them")]
+pub enum VerdictLabel {
+    /// Nothing to say.
+    allowed,
+    /// Allowed, and something was told.
+    warned,
+    /// Refused.
+    denied,
+    /// Allowed, with a patch.
+    patched,
+    /// Allowed, because the namespace is not guarded.
+    unguarded,
+    /// Allowed unseen: what is scaled could not be read.
+    unknown,
+}
+
+/// Policy and level of a finding.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FindingLabels {
+    /// Policy name.
+    pub policy: String,
+    /// `audit`, `warn` or `deny`.
+    pub level: &'static str,
+}
+
+/// A policy.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PolicyLabels {
+    /// Its name.
+    pub policy: String,
+}
+
+/// Why a request got no verdict.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// One word.
+    pub reason: &'static str,
+}
+
+/// What was read live, and whether it came.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LiveReadLabels {
+    /// `namespace`, `facts` or `deployment`.
+    pub what: &'static str,
+    /// `found`, `absent` or `failed`.
+    pub outcome: &'static str,
+}
+
+/// A hook.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct HookLabels {
+    /// `validate`, `mutate` or `scale`.
+    pub hook: &'static str,
+}
+
+impl WebhookMetrics {
+    /// `policy_set` is the digest of the policies that are loaded; replicas that disagree on it are seen in it.
+    pub fn new(policy_set: &str) -> Self {
+        let mut registry = Registry::with_prefix("surefoot");
+        let set = Info::new([("digest", policy_set.to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())]);
+        registry.register("policy_set", "Digest of the loaded policies, and surefoot's version", set);
+        let metrics = Self {
+            registry: Registry::default(),
+            reviews: Family::default(),
+            findings: Family::default(),
+            failures: Family::default(),
+            refused: Family::default(),
+            live_reads: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            ready: Gauge::default(),
+        };
+        registry.register("reviews", "Admission reviews answered", metrics.reviews.clone());
+        registry.register("findings", "Findings by policy and level", metrics.findings.clone());
+        registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
+        registry.register("refused_requests", "Requests that got no verdict, by reason", metrics.refused.clone());
+        registry.register("live_reads", "Facts read from the API server during a request", metrics.live_reads.clone());
+        registry.register("review_seconds", "From the first byte of a body to its answer", metrics.seconds.clone());
+        registry.register("ready", "1 once policies are compiled and facts synced", metrics.ready.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
     }
 }

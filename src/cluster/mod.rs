@@ -9,6 +9,7 @@
 //! Nothing here decides anything, and nothing here writes a Deployment.
 
 pub mod client;
+pub mod facts;
 pub mod guarded;
 pub mod records;
 pub mod store;
@@ -20,6 +21,7 @@ mod trouble;
 mod watching;
 
 pub use client::{Attempt, connect};
+pub use facts::ClusterFacts;
 pub use guarded::{Guarded, Namespace};
 pub use store::{Change, Store};
 

@@ -1,1 +1,4 @@
 //! The HTTPS server that the API server asks: router, TLS, deadline, readiness, drain.
+
+pub mod server;
+pub mod tls;

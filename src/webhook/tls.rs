@@ -1,0 +1,147 @@
+//! The serving certificate: loaded from two files, checked as a pair, offered with http/1.1 only.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+/// Why there is no serving certificate. Each names the file to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file is not there, or may not be read.
+    #[error("cannot read {file}: {error}; `surefoot certs DIR` makes a development pair", file = .file.display())]
+    Unreadable {
+        /// As given.
+        file: PathBuf,
+        /// From the system.
+        error: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("{file} holds no PEM {wanted}", file = .file.display())]
+    NotPem {
+        /// As given.
+        file: PathBuf,
+        /// `certificate` or `private key`.
+        wanted: &'static str,
+    },
+    /// The two files do not belong together.
+    #[error("{key} is not the key of {cert}: {error}", key = .key.display(), cert = .cert.display())]
+    Mismatch {
+        /// Certificate file.
+        cert: PathBuf,
+        /// Key file.
+        key: PathBuf,
+        /// From rustls.
+        error: rustls::Error,
+    },
+    /// The certificate cannot be served now.
+    #[error("the certificate in {file} {what}", file = .file.display())]
+    Unusable {
+        /// Certificate file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// A server configuration for the pair in these two files.
+///
+/// Only http/1.1 is offered: an API server that may use HTTP/2 pins one connection and sends all reviews to one pod.
+pub fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(&read(cert)?).collect::<Result<Vec<_>, _>>().unwrap_or_default();
+    let Some(leaf) = chain.first() else {
+        return Err(TlsError::NotPem { file: cert.to_owned(), wanted: "certificate" });
+    };
+    check_validity(cert, leaf)?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|_| TlsError::NotPem { file: key.to_owned(), wanted: "private key" })?;
+
+    let provider = Arc::new(ring::default_provider());
+    let pair = CertifiedKey::from_der(chain, private, &provider).map_err(|error| TlsError::Mismatch {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+        error,
+    })?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Unusable { file: cert.to_owned(), what: format!("cannot be served: {error}") })?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })
+}
+
+/// A server that starts with a certificate nobody accepts looks ready and answers nothing.
+fn check_validity(file: &Path, leaf: &CertificateDer<'_>) -> Result<(), TlsError> {
+    let unusable = |what| TlsError::Unusable { file: file.to_owned(), what };
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(leaf).map_err(|error| unusable(format!("cannot be parsed: {error}")))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    let validity = parsed.validity();
+    if now > validity.not_after.timestamp() {
+        return Err(unusable(format!("expired on {}; make a new one", validity.not_after)));
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(unusable(format!("is valid only from {}; is this machine's clock right?", validity.not_before)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn pair(until: i32) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_said_with_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = pair(2100);
+        let (old, old_key) = pair(2021);
+        for (name, text) in [
+            ("tls.crt", cert.as_str()),
+            ("tls.key", &key),
+            ("old.crt", &old),
+            ("old.key", &old_key),
+            ("other.key", &pair(2100).1),
+            ("empty", ""),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let load = |cert: &str, key: &str| load(&dir.path().join(cert), &dir.path().join(key));
+        assert_eq!(load("tls.crt", "tls.key").unwrap().alpn_protocols, [b"http/1.1"]);
+        for (cert, key, says) in [
+            ("none.crt", "tls.key", "none.crt: No such file"),
+            ("tls.crt", "none.key", "none.key: No such file"),
+            ("empty", "tls.key", "empty holds no PEM certificate"),
+            ("tls.key", "tls.key", "tls.key holds no PEM certificate"),
+            ("tls.crt", "tls.crt", "tls.crt holds no PEM private key"),
+            ("tls.crt", "other.key", "other.key is not the key of"),
+            ("old.crt", "old.key", "old.crt expired on Jan  1"),
+        ] {
+            let error = load(cert, key).unwrap_err().to_string();
+            assert!(error.contains(says), "{cert}, {key}: {error}");
+        }
+    }
+}
