@@ -194,3 +194,116 @@ fn write_verdict(report: &Report, out: &mut String) -> fmt::Result {
 fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        admission::{DefaultValue, Skipped},
+        cli::source,
+        template::Json,
+    };
+
+    const CHURN: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn, namespace: shop}
+spec:
+  template:
+    spec:
+      containers:
+      - name: model  # the server
+        image: registry.local/churn:2.4.0
+";
+
+    fn report(texts: &[(&str, &str)]) -> Report {
+        let mut report = Report::default();
+        for (name, text) in texts {
+            let mut found = source::read(&["-".into()], &mut text.as_bytes());
+            for mut object in found.objects.drain(..) {
+                object.file = report.files.len();
+                report.judged.push(Judged { object, findings: Vec::new(), defaults: Vec::new(), broken: false });
+            }
+            report.files.push(File { name: (*name).to_owned(), text: (*text).to_owned() });
+        }
+        report
+    }
+
+    fn finding(level: Level, path: &str) -> Finding {
+        Finding {
+            policy: "probes".into(),
+            code: "no-readiness".into(),
+            level,
+            path: path.into(),
+            message: "container \"model\" has no readinessProbe".into(),
+            fix: "readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}".into(),
+        }
+    }
+
+    fn plain(report: &Report) -> String {
+        anstream::adapter::strip_str(&render(report)).to_string()
+    }
+
+    #[test]
+    fn a_refused_deployment_beside_a_good_one() {
+        let canary = CHURN.replace("churn", "churn-canary");
+        let mut report = report(&[("k8s/churn.yaml", CHURN), ("k8s/canary.yaml", &canary)]);
+        report.judged[0].findings = vec![finding(Level::Deny, "/spec/template/spec/containers/0/readinessProbe")];
+        let default =
+            DefaultValue { policy: "probes".into(), path: "/spec/minReadySeconds".into(), value: Json::from(10) };
+        report.judged[0].defaults = vec![default.clone(), default];
+        report.skipped = vec![Skipped { policy: "one-at-a-time".into(), needs: vec!["history".into()] }];
+        let expected = "\
+error[probes/no-readiness]: container \"model\" has no readinessProbe
+ --> k8s/churn.yaml:8:9
+  |
+8 |       - name: model  # the server
+  |         ^^^^^^^^^^^ spec.template.spec.containers[0].readinessProbe
+  |
+  = fix: readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}
+
+k8s/churn.yaml     Deployment shop/churn          1 error   2 defaults would be added
+k8s/canary.yaml    Deployment shop/churn-canary   ok
+skipped: one-at-a-time needs history, which files do not tell
+1 of 2 Deployments would be refused                                            exit code 1
+";
+        assert_eq!(plain(&report), expected);
+    }
+
+    #[test]
+    fn quiet_when_all_is_well() {
+        assert_eq!(plain(&report(&[("a.yaml", CHURN)])), "1 Deployment would be admitted\n");
+        assert_eq!(plain(&Report::default()), "no Deployment found\n");
+    }
+
+    #[test]
+    fn a_warning_refuses_nothing() {
+        let mut report = report(&[("a.yaml", CHURN)]);
+        report.judged[0].findings = vec![finding(Level::Warn, "")];
+        let text = plain(&report);
+        assert!(text.starts_with("warning[probes/no-readiness]"), "{text}");
+        assert!(text.ends_with("Deployment shop/churn   1 warning\n1 Deployment would be admitted\n"), "{text}");
+    }
+
+    #[test]
+    fn places_beyond_the_text_do_not_break_the_report() {
+        let file = File { name: "x".into(), text: "a: ä\n".into() };
+        for (line, column, length) in [(0, 0, None), (1, 4, Some(1)), (1, 40, Some(9)), (7, 1, None), (1, 4, Some(0))] {
+            let _ = block(&finding(Level::Deny, "/a"), Place { line, column, length }, &file);
+        }
+    }
+
+    #[test]
+    fn pointers_in_kubernetes_notation() {
+        let cases = [
+            ("", ""),
+            ("/spec/replicas", "spec.replicas"),
+            ("/spec/template/spec/containers/0/readinessProbe", "spec.template.spec.containers[0].readinessProbe"),
+            ("/metadata/labels/app.kubernetes.io~1version", "metadata.labels[app.kubernetes.io/version]"),
+            ("/metadata/labels/a~0b", "metadata.labels.a~b"),
+        ];
+        for (pointer, expected) in cases {
+            assert_eq!(dotted(pointer), expected, "{pointer}");
+        }
+    }
+}
