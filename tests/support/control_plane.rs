@@ -14,7 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use super::{
-    http::Https,
+    http::{self, Https},
     kubectl::Kubectl,
     run::{self, Process},
     tools::tools,
@@ -97,12 +97,17 @@ impl ControlPlane {
     /// An object or a list by its path, as the administrator sees it; `None` when it is not there. For looking often:
     /// it takes a hundredth of kubectl's time.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Value>> {
-        let answer = self.client.get(self.server, path)?;
-        match answer.status {
-            200 => Ok(Some(serde_json::from_str(&answer.body).with_context(|| format!("{path}: {}", answer.body))?)),
-            404 => Ok(None),
-            status => bail!("{path}: {status} {}", answer.body),
-        }
+        self.reader().get(path)
+    }
+
+    /// The same for a thread of its own.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader { server: self.server, client: self.client.clone() }
+    }
+
+    /// Sends an object as the administrator; the answer is the API server's, whatever it is.
+    pub(crate) fn post(&self, path: &str, object: &str) -> Result<http::Answer> {
+        self.client.send(self.server, path, Some(object))
     }
 
     /// A kubeconfig with a freshly minted token of a service account that exists.
@@ -209,6 +214,25 @@ impl ControlPlane {
 
     fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
+    }
+}
+
+/// Reads objects as the administrator.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    server: SocketAddr,
+    client: Https,
+}
+
+impl Reader {
+    /// See [`ControlPlane::get`].
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Value>> {
+        let answer = self.client.get(self.server, path)?;
+        match answer.status {
+            200 => Ok(Some(serde_json::from_str(&answer.body).with_context(|| format!("{path}: {}", answer.body))?)),
+            404 => Ok(None),
+            status => bail!("{path}: {status} {}", answer.body),
+        }
     }
 }
 

@@ -33,12 +33,12 @@ const fn version(tag: &'static str, arguments: &'static [&'static str]) -> Versi
 
 /// Every version there is; `registry.local/digits:TAG`.
 pub(crate) const VERSIONS: [Version; 9] = [
-    version("v1", &[]),
+    version("1.0.0", &[]),
     // Runs, is alive, and is never ready.
-    Version { tag: "v2", model: "v3", truncated: true, arguments: &[] },
-    Version { tag: "v3", model: "v3", truncated: false, arguments: &[] },
+    Version { tag: "2.0.0", model: "v3", truncated: true, arguments: &[] },
+    Version { tag: "3.0.0", model: "v3", truncated: false, arguments: &[] },
     // Allocates past its limit: OOMKilled.
-    version("v4", &["--hoard=200"]),
+    version("4.0.0", &["--hoard=200"]),
     version("good", &["--loading=100ms"]),
     version("broken", &["--loading=100ms", "--weights=/nowhere"]),
     version("late", &["--loading=100ms", "--fail-after=8s"]),
