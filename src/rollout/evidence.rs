@@ -38,12 +38,12 @@ impl Evidence {
     }
 
     /// `readiness of container "model", HTTP 503`
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         let message = if self.message.is_empty() { String::new() } else { format!(", {}", self.message) };
         format!("{} of container \"{}\"{message}", self.word(), self.container)
     }
 
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match self.signal {
             Signal::Readiness | Signal::Deadline => "readiness",
             Signal::Liveness => "liveness",
@@ -98,7 +98,7 @@ fn versioned(version: Option<&str>) -> String {
 }
 
 /// `41 s`, `14 min`, `2 h`.
-struct Took(Duration);
+pub(super) struct Took(pub(super) Duration);
 
 impl fmt::Display for Took {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

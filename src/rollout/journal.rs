@@ -4,22 +4,20 @@
 use jiff::Timestamp;
 
 use super::{
-    decide::Decision,
+    decide::{Decision, Watch},
     record::{Current, Evidence, KEPT, Outcome, Record, Revert, Settled, Stall, StallReason, VERSION},
     snapshot::{Deployment, Snapshot},
 };
 
 /// The record after this decision; `None` where it stays as it is. A healthy rollout changes it twice: when it is first
-/// complete, and when it has settled.
+/// complete, and when it has settled; a failing one for each further tenth of its budget.
 pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> Option<Record> {
     let deployment = &snapshot.deployment;
     let mut next = start(record, deployment);
     match decision {
         Decision::Rest(_) => return None,
-        Decision::Watch(watch) => {
-            let completed = watch.completed?;
-            next.current(deployment, now).completed.get_or_insert(completed);
-        }
+        Decision::Watch(watch) if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 => return None,
+        Decision::Watch(watch) => next.current(deployment, now).watched(watch),
         Decision::Settle(settled) => next.settle(settled, deployment, now),
         Decision::Revert(revert) => next.begin(revert),
         Decision::Finish(revert) => next.finish(revert, deployment.generation),
@@ -67,6 +65,8 @@ impl Record {
             version: template.version.clone(),
             since: now,
             completed: None,
+            settles_at: None,
+            spent: None,
             stall: None,
         })
     }
@@ -111,4 +111,23 @@ impl Record {
             self.begin(&Revert { outcome: Outcome::Observed, ..would.clone() });
         }
     }
+}
+
+impl Current {
+    /// Changed only where there is something to tell people: first completion, and each further tenth of the budget.
+    fn watched(&mut self, watch: &Watch) {
+        let evidence = &watch.reading.evidence;
+        let first = self.completed.is_none() && watch.completed.is_some();
+        if first || tenths(evidence) > self.spent.as_ref().map_or(0, tenths) {
+            self.completed = self.completed.or(watch.completed);
+            self.settles_at = watch.settles_at;
+            self.spent = Some(evidence.clone());
+        }
+    }
+}
+
+/// How many tenths of the budget are spent; the first failure counts as one.
+fn tenths(evidence: &Evidence) -> u64 {
+    let begun = u64::from(evidence.failures > 0);
+    (u64::from(evidence.failures) * 10 / u64::from(evidence.budget.max(1))).max(begun)
 }

@@ -25,6 +25,8 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod time;
+pub mod timeline;
+pub mod view;
 
 pub use budget::Reading;
 pub use decide::{Because, Decision, Rest, Watch, decide};

@@ -211,6 +211,12 @@ pub struct Current {
     /// First completion: the bake runs from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<Timestamp>,
+    /// When it settles if it stays quiet, as of the last writing. For people: decisions do not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles_at: Option<Timestamp>,
+    /// What it had spent at the last writing: one for each further tenth of the budget. For people, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Evidence>,
     /// Why nothing is done although it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
