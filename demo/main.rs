@@ -35,9 +35,10 @@ fn main() -> ExitCode {
 
 fn play() -> Result<()> {
     let mut stage = stage::Stage::set()?;
-    let played = acts::ALL.iter().try_for_each(|(title, act)| {
-        println!("\n== {title}\n");
-        act(&mut stage)
+    let acts = acts::ALL.iter().filter(|act| stage.has_node() || !act.needs_node).collect::<Vec<_>>();
+    let played = acts.into_iter().try_for_each(|act| {
+        println!("\n== {}\n", act.title);
+        (act.play)(&mut stage)
     });
     if played.is_err() {
         println!("\n{}", stage.tails());
