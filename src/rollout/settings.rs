@@ -26,18 +26,7 @@ pub struct Settings {
 impl Settings {
     /// The configuration as it counts for a Deployment with this budget annotation, in a namespace with these labels.
     pub fn of(rollouts: &Rollouts, guard: Guard, labels: &BTreeMap<String, String>, annotation: Option<&str>) -> Self {
-        let mut budget = rollouts.budget;
-        let mut bake = rollouts.bake;
-        let matches =
-            |wanted: &BTreeMap<String, String>| wanted.iter().all(|(key, value)| labels.get(key) == Some(value));
-        if let Some(other) = rollouts.overrides.iter().find(|other| matches(&other.match_labels)) {
-            budget = Budget {
-                failures: other.failures.unwrap_or(budget.failures),
-                percent: other.percent.unwrap_or(budget.percent),
-                window: other.window.unwrap_or(budget.window),
-            };
-            bake = other.bake.unwrap_or(bake);
-        }
+        let (budget, bake) = rollouts.for_namespace(labels);
         let mut settings = Self { guard, budgets: vec![budget], bake, complaints: Vec::new() };
         match annotation.map(|text| parse_budget(text, budget)) {
             Some(Ok(tighter)) => settings.budgets.push(tighter),
@@ -144,17 +133,5 @@ mod tests {
             assert_eq!(settings.budgets.get(1).copied(), wanted, "{text:?}");
             assert_eq!(settings.complaints.is_empty(), wanted.is_some(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn the_first_override_that_matches_the_namespace_wins() {
-        let mut rollouts = Rollouts::default();
-        let research = BTreeMap::from([("tier".to_owned(), "research".to_owned())]);
-        let other =
-            crate::config::RolloutOverride { match_labels: research.clone(), failures: Some(30), ..Default::default() };
-        let last = crate::config::RolloutOverride { failures: Some(99), ..Default::default() };
-        rollouts.overrides = vec![other, last];
-        assert_eq!(Settings::of(&rollouts, Guard::Warn, &research, None).budgets[0].failures, 30);
-        assert_eq!(Settings::of(&rollouts, Guard::Warn, &BTreeMap::new(), None).budgets[0].failures, 99);
     }
 }

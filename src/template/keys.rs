@@ -39,3 +39,14 @@ pub const RECORD_NAMESPACE: &str = "surefoot.dev/record-namespace";
 pub const RECORD_OF: &str = "surefoot.dev/record-of";
 /// Lease of the controller, in [`NAMESPACE`].
 pub const LEASE: &str = "surefoot-controller";
+
+/// What the controller calls itself in Events.
+pub const REPORTER: &str = "surefoot";
+/// Reason of the Event: the last good template is back.
+pub const REASON_REVERTED: &str = "RolloutReverted";
+/// Reason of the Event: a canary with nothing to go back to was scaled to 0.
+pub const REASON_WITHDRAWN: &str = "RolloutWithdrawn";
+/// Reason of the Event: a failing rollout is left as it is, and why.
+pub const REASON_STALLED: &str = "RolloutStalled";
+/// Reason of the Event: what would have been reverted under `enforce`, or without the override or owner.
+pub const REASON_OBSERVED: &str = "RolloutFailing";

@@ -1,0 +1,229 @@
+//! One Deployment: look, decide, record, carry out, and look again until there is nothing to do at this moment.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::{
+    revert::Act,
+    watches::{Key, Watches},
+    writes::{Unwritten, Writer},
+};
+use crate::{
+    cluster::{
+        guarded::Namespace,
+        records::{RecordError, Records, Stored},
+    },
+    config::{Guard, Rollouts},
+    rollout::{
+        Because, Decision, History, Settings, Snapshot, decide,
+        record::{Evidence, Revert, StallReason},
+    },
+    template::keys,
+};
+
+/// Decisions in a row on one Deployment: settling one template, reverting another, finishing that. More is a mistake of
+/// ours that must not become a loop of writes.
+const IN_A_ROW: usize = 6;
+/// A stall is looked at again: the day in which reverts are counted passes without an event.
+const STALLED: Duration = Duration::from_secs(60);
+/// After an answer that may be another one later; doubled up to [`LATEST`].
+const LATER: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
+
+/// What reconciling needs, the same for all Deployments.
+pub(super) struct Reconciler {
+    pub(super) watches: Watches,
+    pub(super) records: Records,
+    pub(super) writer: Writer,
+    pub(super) rollouts: Rollouts,
+}
+
+/// What is kept of one Deployment from one look to the next. Lost with the process, and nothing is lost by that.
+#[derive(Default)]
+pub(super) struct State {
+    history: History,
+    stored: Option<Stored>,
+    /// What was logged last, so that it is logged once.
+    said: String,
+    /// Answers in a row that may be another one later.
+    failures: u32,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Again {
+    /// When something happens.
+    OnChange,
+    /// At this time, or when something happens.
+    At(Timestamp),
+    /// The Deployment is gone: forget it.
+    Never,
+}
+
+impl Reconciler {
+    pub(super) async fn reconcile(&self, key: &Key, state: &mut State) -> Again {
+        for _ in 0..IN_A_ROW {
+            let seen = self.watches.snapshot(key).zip(self.watches.namespaces.get(&key.namespace));
+            let Some((snapshot, namespace)) = seen else { return Again::Never };
+            if let Err(error) = self.read_record(key, state).await {
+                state.say(key, error);
+                return Again::OnChange;
+            }
+            let settings = settings(&self.rollouts, &namespace, &snapshot);
+            for complaint in &settings.complaints {
+                state.say(key, complaint.clone());
+            }
+            let now = Timestamp::now();
+            let decision = state.decide(&snapshot, &settings, now);
+            match self.carry_out(key, &snapshot, &decision, state).await {
+                Ok(Some(again)) => {
+                    state.failures = 0;
+                    return again;
+                }
+                // Something was written, or has changed: decide again, on what the watch shows by then.
+                Ok(None) => {}
+                Err(Unwritten::Changed) => return Again::At(now + Duration::from_millis(200)),
+                Err(Unwritten::NotLeading) => return Again::OnChange,
+                Err(error) => return Again::At(now + state.later(key, &error)),
+            }
+        }
+        warn!(deployment = %key, "decided {IN_A_ROW} times in a row; looking again in a minute");
+        Again::At(Timestamp::now() + LATEST)
+    }
+
+    /// The record as it is: ours, unless the watch shows another one.
+    async fn read_record(&self, key: &Key, state: &mut State) -> Result<(), String> {
+        let shown = self.watches.records.get(&key.namespace, &key.name);
+        let known = state.stored.as_ref().map(|stored| &stored.revision);
+        let same = match shown.as_deref() {
+            Some(Ok(shown)) => Some(&shown.revision) == known,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => known.is_none(),
+        };
+        if !same {
+            let read = self.writer.limited(self.records.get(&key.namespace, &key.name)).await;
+            state.stored = read.map_err(|error| error.to_string())?.map_err(|error: RecordError| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// `Ok(None)`: look again at once.
+    async fn carry_out(
+        &self,
+        key: &Key,
+        snapshot: &Snapshot,
+        decision: &Decision,
+        state: &mut State,
+    ) -> Result<Option<Again>, Unwritten> {
+        state.say(key, sentence(decision));
+        let mut act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
+        let before = act.stored.clone();
+        match decision {
+            Decision::Rest(_) => Ok(Some(Again::OnChange)),
+            Decision::Watch(watch) => {
+                act.record(decision).await?;
+                Ok(Some(watch.again_at.map_or(Again::OnChange, Again::At)))
+            }
+            Decision::Settle(_) => act.record(decision).await.map(|()| None),
+            Decision::Revert(revert) => match act.revert(revert).await {
+                Err(Unwritten::Refused(why)) => self.refused(&mut act, revert, &why).await.map(Some),
+                // The watch tells when the good template is there; until then there is nothing to decide.
+                done => done.map(|()| Some(Again::OnChange)),
+            },
+            Decision::Finish(revert) => act.finish(revert).await.map(|()| None),
+            Decision::Stall { reason, evidence } => {
+                act.record(decision).await?;
+                if *act.stored != before {
+                    act.tell(keys::REASON_STALLED, note(snapshot, *reason, evidence), Timestamp::now()).await?;
+                }
+                Ok(Some(Again::At(Timestamp::now() + STALLED)))
+            }
+            Decision::Observe { would, because } => {
+                act.record(decision).await?;
+                // Under `audit` the people of the namespace are told nothing.
+                if *act.stored != before && *because != Because::Guard(Guard::Audit) {
+                    act.tell(keys::REASON_OBSERVED, observed(would, *because), Timestamp::now()).await?;
+                }
+                Ok(Some(Again::At(Timestamp::now() + STALLED)))
+            }
+        }
+    }
+
+    /// The API server will not have the revert (a policy of the cluster, a quota, a template that is no longer valid).
+    async fn refused(&self, act: &mut Act<'_>, revert: &Revert, why: &str) -> Result<Again, Unwritten> {
+        let before = act.stored.clone();
+        let evidence = revert.evidence.clone();
+        act.record(&Decision::Stall { reason: StallReason::RevertRefused, evidence: evidence.clone() }).await?;
+        if *act.stored != before {
+            let deployment = &act.snapshot.deployment;
+            warn!(namespace = deployment.namespace, deployment = deployment.name, "the revert was refused: {why}");
+            let note = format!("{}; {why}", note(act.snapshot, StallReason::RevertRefused, &evidence));
+            act.tell(keys::REASON_STALLED, note, Timestamp::now()).await?;
+        }
+        Ok(Again::At(Timestamp::now() + STALLED))
+    }
+}
+
+impl State {
+    fn decide(&mut self, snapshot: &Snapshot, settings: &Settings, now: Timestamp) -> Decision {
+        self.history = std::mem::take(&mut self.history).observe(snapshot, settings.window(), now);
+        let record = self.stored.as_ref().map(|stored| &stored.record);
+        let decision = decide(snapshot, record, &self.history, settings, now);
+        if matches!(decision, Decision::Revert(_) | Decision::Stall { .. } | Decision::Observe { .. }) {
+            self.history = std::mem::take(&mut self.history).failing(now);
+        }
+        decision
+    }
+
+    fn say(&mut self, key: &Key, text: String) {
+        if !text.is_empty() && self.said != text {
+            info!(namespace = key.namespace, deployment = key.name, "{text}");
+            self.said = text;
+        }
+    }
+
+    fn later(&mut self, key: &Key, error: &Unwritten) -> Duration {
+        let pause = LATER.saturating_mul(1 << self.failures.min(6)).min(LATEST);
+        self.failures += 1;
+        warn!(namespace = key.namespace, deployment = key.name, "{error}; trying again in {} s", pause.as_secs());
+        pause
+    }
+}
+
+fn settings(rollouts: &Rollouts, namespace: &Namespace, snapshot: &Snapshot) -> Settings {
+    Settings::of(rollouts, namespace.guard, &namespace.labels, snapshot.deployment.budget_text.as_deref())
+}
+
+/// The decision as a line of the log: the same for as long as there is nothing new to tell.
+fn sentence(decision: &Decision) -> String {
+    match decision {
+        Decision::Rest(_) | Decision::Finish(_) => String::new(),
+        Decision::Watch(watch) if watch.reading.evidence.failures > 0 => "it fails, within its budget".to_owned(),
+        Decision::Watch(watch) => match watch.settles_at {
+            Some(at) => format!("complete; settles at {at:.0} if it stays quiet"),
+            None => "watching the rollout".to_owned(),
+        },
+        Decision::Settle(settled) => {
+            format!("{} has settled", settled.version.as_deref().unwrap_or("a version without a label"))
+        }
+        Decision::Revert(revert) => format!("reverting: {}", revert.sentence()),
+        Decision::Stall { reason, evidence } => format!("{}: {}", reason.sentence(), evidence.note()),
+        Decision::Observe { would, because } => observed(would, *because),
+    }
+}
+
+fn note(snapshot: &Snapshot, reason: StallReason, evidence: &Evidence) -> String {
+    let version = snapshot.deployment.template.version.as_deref().unwrap_or("the rollout");
+    format!("{version} fails and is left as it is, {}: {}", reason.sentence(), evidence.note())
+}
+
+fn observed(would: &Revert, because: Because) -> String {
+    let why = match because {
+        Because::Guard(guard) => format!("the namespace's guard is `{guard}`"),
+        Because::Override(until) => format!("an override is in force until {until:.0}"),
+        Because::Owner => "another controller owns the Deployment".to_owned(),
+    };
+    format!("only observed, because {why}; otherwise: {}", would.note())
+}

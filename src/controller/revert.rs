@@ -1,0 +1,216 @@
+//! A revert, step by step. Whatever ends it between two steps, deciding again from what is there carries it on:
+//!
+//! ```text
+//!   server dry run ─▶ record and quarantine ─▶ patch ─▶ give the fields back ─▶ Event ─▶ record: written
+//!                     │ crash: Recorded, bad   │ crash: Recorded, good template: Finish
+//!                     ▼ template: carried on   ▼
+//! ```
+
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::{
+    events::{self, Told},
+    failpoint::{Point, reach},
+    ownership,
+    writes::{Unwritten, Writer},
+};
+use crate::{
+    cluster::records::{RecordError, Records, Stored},
+    rollout::{
+        Decision, Record, Snapshot, journal,
+        record::{Revert, Settled},
+    },
+    template::{Digest, Json, keys},
+};
+
+/// How often giving the fields back is tried again at once: the status entries of the same list change often.
+const TRIES: usize = 5;
+
+/// One Deployment that is acted on, and its record as it was written last.
+pub(super) struct Act<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) records: &'a Records,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) stored: &'a mut Option<Stored>,
+}
+
+impl Act<'_> {
+    /// Carries a revert out. Of one that the record has already, only what is left to do.
+    pub(super) async fn revert(&mut self, revert: &Revert) -> Result<(), Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let (namespace, name) = (&deployment.namespace, &deployment.name);
+        let live = self.live(&revert.digest).await?;
+        let patch = match &revert.target {
+            Some(target) => ownership::revert(&live, &self.good_template(target).await?),
+            None => ownership::withdraw(&live),
+        };
+        if let Err(error) = self.writer.patch(namespace, name, patch.clone(), true).await {
+            return Err(self.changed_or(error, &live).await);
+        }
+        let mut revert = revert.clone();
+        let recorded = self.stored.as_ref().is_some_and(|stored| stored.record.reverts.first() == Some(&revert));
+        if !recorded {
+            self.last_words(&mut revert).await;
+            reach(Point::BeforeRecord);
+            self.record(&Decision::Revert(revert.clone())).await?;
+        }
+        reach(Point::AfterRecord);
+        let after = match self.writer.patch(namespace, name, patch, false).await {
+            Ok(after) => after,
+            Err(error) => return Err(self.changed_or(error, &live).await),
+        };
+        reach(Point::AfterPatch);
+        self.finish_on(after, &revert).await
+    }
+
+    /// What comes after the patch: of a revert that is in place.
+    pub(super) async fn finish(&mut self, revert: &Revert) -> Result<(), Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let live = self.writer.read("deployments", &deployment.namespace, &deployment.name).await?;
+        let live = live.filter(|live| live["metadata"]["uid"] == deployment.uid.as_str()).ok_or(Unwritten::Changed)?;
+        self.finish_on(live, revert).await
+    }
+
+    async fn finish_on(&mut self, live: Value, revert: &Revert) -> Result<(), Unwritten> {
+        let helm = ownership::is_helm_3(&live);
+        let generation = live["metadata"]["generation"].as_i64().unwrap_or_default();
+        self.give_back(live).await?;
+        reach(Point::AfterGiveBack);
+        let deployment = &self.snapshot.deployment;
+        info!(namespace = deployment.namespace, deployment = deployment.name, "{}", revert.note());
+        self.publish(revert, helm).await?;
+        reach(Point::AfterEvent);
+        let mut after = self.snapshot.clone();
+        after.deployment.generation = generation;
+        self.record_for(&after, &Decision::Finish(revert.clone())).await
+    }
+
+    /// Writes what the decision makes of the record, if that is anything.
+    pub(super) async fn record(&mut self, decision: &Decision) -> Result<(), Unwritten> {
+        self.record_for(self.snapshot, decision).await
+    }
+
+    async fn record_for(&mut self, snapshot: &Snapshot, decision: &Decision) -> Result<(), Unwritten> {
+        let known = self.stored.as_ref().map(|stored| &stored.record);
+        match journal::next(known, snapshot, decision, jiff::Timestamp::now()) {
+            Some(record) => self.write(record).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, record: Record) -> Result<(), Unwritten> {
+        if !self.writer.leadership.still_leading() {
+            return Err(Unwritten::NotLeading);
+        }
+        let over = self.stored.as_ref().map(|stored| &stored.revision);
+        match self.writer.limited(self.records.write(&record, over)).await? {
+            Ok(revision) => {
+                *self.stored = Some(Stored { record, revision });
+                Ok(())
+            }
+            Err(RecordError::Conflict(_)) => {
+                let deployment = &self.snapshot.deployment;
+                let read = self.writer.limited(self.records.get(&deployment.namespace, &deployment.name)).await?;
+                *self.stored = read.map_err(|error| Unwritten::Later(error.to_string()))?;
+                Err(Unwritten::Changed)
+            }
+            Err(error) => Err(Unwritten::Later(error.to_string())),
+        }
+    }
+
+    /// The Deployment as it is, if it is what was decided on.
+    async fn live(&self, bad: &Digest) -> Result<Value, Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let live = self.writer.read("deployments", &deployment.namespace, &deployment.name).await?;
+        let same = |live: &Value| {
+            live["metadata"]["uid"] == deployment.uid.as_str()
+                && live["metadata"]["generation"] == deployment.generation
+                && digest(&live["spec"]["template"]).as_ref() == Some(bad)
+        };
+        live.filter(same).ok_or(Unwritten::Changed)
+    }
+
+    /// The template of the ReplicaSet that is gone back to, checked by digest, uid and owner.
+    async fn good_template(&self, target: &Settled) -> Result<Value, Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let set = self.writer.read("replicasets", &deployment.namespace, &target.replica_set.name).await?;
+        let controlled = |owner: &Value| owner["controller"] == true && owner["uid"] == deployment.uid.as_str();
+        let same = |set: &Value| {
+            set["metadata"]["uid"] == target.replica_set.uid.as_str()
+                && set["metadata"]["ownerReferences"].as_array().is_some_and(|owners| owners.iter().any(controlled))
+                && digest(&set["spec"]["template"]).as_ref() == Some(&target.digest)
+        };
+        // The watch will tell that it is gone or another one; the decision is then HistoryLost.
+        set.filter(same).map(|set| set["spec"]["template"].clone()).ok_or(Unwritten::Changed)
+    }
+
+    /// A refusal of something that is no longer there is none.
+    async fn changed_or(&self, error: Unwritten, before: &Value) -> Unwritten {
+        if !matches!(error, Unwritten::Refused(_)) {
+            return error;
+        }
+        let deployment = &self.snapshot.deployment;
+        let identity = |live: &Value| (live["metadata"]["uid"].clone(), live["metadata"]["generation"].clone());
+        match self.writer.read("deployments", &deployment.namespace, &deployment.name).await {
+            Ok(Some(live)) if identity(&live) == identity(before) => error,
+            Ok(_) => Unwritten::Changed,
+            Err(later) => later,
+        }
+    }
+
+    /// The second patch; see [`ownership`].
+    async fn give_back(&self, mut live: Value) -> Result<(), Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let (namespace, name) = (&deployment.namespace, &deployment.name);
+        for _ in 0..TRIES {
+            let Some(patch) = ownership::give_back(&live) else { return Ok(()) };
+            match self.writer.patch(namespace, name, patch, false).await {
+                Ok(_) => return Ok(()),
+                // Somebody wrote to the same list.
+                Err(Unwritten::Refused(_) | Unwritten::Changed) => {}
+                Err(error) => return Err(error),
+            }
+            let again = self.writer.read("deployments", namespace, name).await?;
+            live = again.filter(|live| live["metadata"]["uid"] == deployment.uid.as_str()).ok_or(Unwritten::Changed)?;
+        }
+        Err(Unwritten::Later("the fields of the revert cannot be given back: they keep changing".to_owned()))
+    }
+
+    async fn last_words(&self, revert: &mut Revert) {
+        let namespace = &self.snapshot.deployment.namespace;
+        let asked = events::last_words(&self.writer.client, namespace, &revert.evidence);
+        match self.writer.limited(asked).await {
+            Ok(Ok(Some(words))) => revert.evidence.message = words,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => warn!(namespace, "what the probes said is not known: {error}"),
+            Err(error) => warn!(namespace, "what the probes said is not known: {error}"),
+        }
+    }
+
+    async fn publish(&self, revert: &Revert, helm: bool) -> Result<(), Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let details = format!("Details: surefoot status {} -n {}", deployment.name, deployment.namespace);
+        let first = if helm { " Before the next helm upgrade: helm rollback." } else { "" };
+        let reason = if revert.target.is_some() { keys::REASON_REVERTED } else { keys::REASON_WITHDRAWN };
+        self.tell(reason, format!("{}.{first} {details}", revert.note()), revert.at).await
+    }
+
+    /// Publishes an Event on the Deployment.
+    pub(super) async fn tell(&self, reason: &'static str, note: String, at: jiff::Timestamp) -> Result<(), Unwritten> {
+        let told = Told { deployment: &self.snapshot.deployment, reason, note, at };
+        match self.writer.limited(events::publish(&self.writer.client, &told)).await? {
+            Ok(()) => Ok(()),
+            // A namespace that is going away takes no more Events, and nobody would read them.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                warn!(namespace = told.deployment.namespace, "cannot publish an Event: {}", status.message);
+                Ok(())
+            }
+            Err(error) => Err(Unwritten::Later(error.to_string())),
+        }
+    }
+}
+
+fn digest(template: &Value) -> Option<Digest> {
+    serde_json::from_value::<Json>(template.clone()).ok().map(|template| Digest::of_template(&template))
+}
