@@ -29,7 +29,7 @@ pub(super) const WAIT: &str = "\
 Example, what a pipeline runs after kubectl apply (kubectl rollout status exits 0 after a revert):
   surefoot wait deploy/churn -n shop --for settled --timeout 15m
 
-Exit codes: 0 settled, 1 reverted, 2 timed out or could not ask the cluster.";
+Exit codes: 0 settled, 1 failed (reverted, withdrawn, or left as it is for a reason), 2 timed out or could not ask the cluster.";
 
 pub(super) const WEBHOOK: &str = "\
 Example, outside of the cluster:

@@ -14,6 +14,7 @@ mod certs;
 mod check;
 mod controller;
 mod help;
+mod live;
 mod manifests;
 mod report;
 mod source;

@@ -12,6 +12,7 @@ pub mod client;
 pub mod facts;
 pub mod guarded;
 pub mod records;
+pub mod rollouts;
 pub mod store;
 pub mod wire;
 

@@ -6,11 +6,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
     api::{ListParams, PostParams},
     core::ObjectMeta,
+    runtime::{WatchStreamExt, watcher::watch_object},
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +21,7 @@ use super::{
     client::Attempt,
     guarded::Guarded,
     store::{Change, Store},
+    watching::refusal,
 };
 use crate::{
     rollout::record::{Record, VERSION},
@@ -54,6 +57,9 @@ pub struct Stored {
     /// Hand it to [`Records::write`].
     pub revision: Revision,
 }
+
+/// Namespace and name of a Deployment, and its record.
+pub type Listed = (String, String, Result<Stored, RecordError>);
 
 /// Why a record could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,15 +112,33 @@ impl Records {
         found.map_err(|error| self.failed("get", &error))?.map(WireRecord::decode).transpose()
     }
 
-    /// Every record, or those of one namespace; those that cannot be read among them.
-    pub async fn list(&self, namespace: Option<&str>) -> Result<Vec<Result<Stored, RecordError>>, RecordError> {
+    /// The record as it changes. Errors that may pass are tried again in silence.
+    pub fn follow(
+        &self,
+        namespace: &str,
+        deployment: &str,
+    ) -> impl Stream<Item = Result<Option<Stored>, RecordError>> + use<> {
+        let attempt = self.attempt("list and watch");
+        watch_object(self.api::<WireRecord>(), &name_of(namespace, deployment)).default_backoff().filter_map(
+            move |found| {
+                future::ready(match found {
+                    Ok(found) => Some(found.map(WireRecord::decode).transpose()),
+                    Err(error) => refusal(&attempt, &error).map(|sentence| Err(home(&sentence))),
+                })
+            },
+        )
+    }
+
+    /// Every record, or those of one namespace, with namespace and name of their Deployments; those that cannot be
+    /// read among them.
+    pub async fn list(&self, namespace: Option<&str>) -> Result<Vec<Listed>, RecordError> {
         let mut selector = SELECTOR.to_owned();
         if let Some(namespace) = namespace {
             selector = format!("{selector},{}={namespace}", keys::RECORD_NAMESPACE);
         }
         let found = self.api::<WireRecord>().list(&ListParams::default().labels(&selector)).await;
         let found = found.map_err(|error| self.failed("list", &error))?;
-        Ok(found.items.into_iter().map(WireRecord::decode).collect())
+        Ok(found.items.into_iter().map(WireRecord::listed).collect())
     }
 
     /// Writes over the record that was read as `over`, or a new one.
@@ -140,10 +164,17 @@ impl Records {
         Api::namespaced(self.client.clone(), &self.own_namespace)
     }
 
-    fn failed(&self, verb: &'static str, error: &kube::Error) -> RecordError {
-        let sentence = Attempt::new(verb, "configmaps").within(&self.own_namespace).explain(error);
-        RecordError::Cluster(format!("{sentence} (surefoot keeps its records there)"))
+    fn attempt(&self, verb: &'static str) -> Attempt {
+        Attempt::new(verb, "configmaps").within(&self.own_namespace)
     }
+
+    fn failed(&self, verb: &'static str, error: &kube::Error) -> RecordError {
+        home(&self.attempt(verb).explain(error))
+    }
+}
+
+fn home(sentence: &str) -> RecordError {
+    RecordError::Cluster(format!("{sentence} (surefoot keeps its records there)"))
 }
 
 /// The records as they were last seen. A clone is another handle on the same.
@@ -186,6 +217,17 @@ struct WireRecord {
 crate::wire_kind!(WireRecord, "", "v1", "ConfigMap", "configmaps");
 
 impl WireRecord {
+    /// A record that cannot be read still has the annotation that names its Deployment, most likely.
+    fn listed(self) -> Listed {
+        let of = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(keys::RECORD_OF));
+        let (namespace, name) = of.and_then(|of| of.split_once('/')).unwrap_or_default();
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        match self.decode() {
+            Ok(stored) => (stored.record.namespace.clone(), stored.record.name.clone(), Ok(stored)),
+            Err(error) => (namespace, name, Err(error)),
+        }
+    }
+
     fn decode(self) -> Result<Stored, RecordError> {
         let config_map = self.metadata.name.unwrap_or_default();
         let unreadable = |reason: String| RecordError::Unreadable { config_map: config_map.clone(), reason };

@@ -104,6 +104,17 @@ where
     }
 }
 
+/// The sentence for an error that no second try will cure: credentials, rights.
+pub(super) fn refusal(attempt: &Attempt, error: &watcher::Error) -> Option<String> {
+    let status = match error {
+        watcher::Error::WatchError(status) => status,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        _ => return None,
+    };
+    matches!(status.code, 401 | 403).then(|| attempt.refused(status.code, &status.message))
+}
+
 /// A kind that is watched in any number of namespaces, whatever its types.
 pub(super) trait Watched: Send + Sync {
     /// The watch of one namespace; it ends only if the client's stream does, and then gives its name.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     evidence::Took,
     record::{Current, Evidence, Outcome, Record, Revert, Settled, Signal, StallReason},
+    settings::override_until,
     time::between,
 };
 use crate::template::Digest;
@@ -28,6 +29,8 @@ pub struct Seen {
     pub digest: Digest,
     /// Version label of the pod template, else of the Deployment.
     pub version: Option<String>,
+    /// Annotation `surefoot.dev/override`, as it is.
+    pub override_text: Option<String>,
     /// spec.replicas
     pub replicas: u32,
     /// spec.paused
@@ -50,6 +53,13 @@ impl Seen {
     /// The rules of `kubectl rollout status`.
     fn complete(&self) -> bool {
         self.observed && self.updated >= self.replicas && self.total == self.updated && self.available >= self.updated
+    }
+
+    /// Until when an override is in force, and why.
+    pub fn overridden(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
+        let text = self.override_text.as_deref()?;
+        let (_, reason) = text.split_once(' ')?;
+        Some((override_until(text, now)?, reason.trim()))
     }
 
     pub(super) fn version(&self) -> String {
@@ -388,6 +398,7 @@ pub(super) mod tests {
             uid: "u".into(),
             digest: digest(version),
             version: Some(version.into()),
+            override_text: None,
             replicas: 4,
             paused: false,
             observed: true,

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
 mod check;
+mod cluster;
 mod house;
 mod shared;
 #[path = "../support/mod.rs"]
@@ -17,7 +18,8 @@ fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [house::trials(), check::trials(), bed::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> =
+        [house::trials(), check::trials(), bed::trials(), cluster::trials()].into_iter().flatten().collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
