@@ -31,6 +31,16 @@ pub struct Finding {
     pub message: String,
     /// How to mend it; may be empty.
     pub fix: String,
+    /// More that a denial shows, each under a short label: `why`, `now`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<(&'static str, String)>,
+}
+
+impl Finding {
+    /// `policy/code`, or the policy alone where there is no code.
+    pub fn name(&self) -> String {
+        if self.code.is_empty() { self.policy.clone() } else { format!("{}/{}", self.policy, self.code) }
+    }
 }
 
 /// One value that a policy would add.
@@ -57,6 +67,9 @@ pub struct Failure {
     pub column: u32,
     /// What happened.
     pub message: String,
+    /// What it does to the request: the milder of the policy's action and the guard.
+    #[serde(skip)]
+    pub level: Level,
 }
 
 /// A policy that was not run because a fact it needs cannot be known here.
@@ -79,4 +92,18 @@ pub struct Verdict {
     pub skipped: Vec<Skipped>,
     /// A denial used `peers` or `history`: decide again on a live read where the facts were cached.
     pub used_facts: bool,
+    /// Sentences that belong to no finding: an unknown guard, an override in force. Told as warnings.
+    pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// The request is refused.
+    pub fn denied(&self) -> bool {
+        self.denials().next().is_some() || self.failures.iter().any(|failure| failure.level == Level::Deny)
+    }
+
+    /// The findings that refuse it.
+    pub fn denials(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.level == Level::Deny)
+    }
 }

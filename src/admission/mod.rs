@@ -12,9 +12,31 @@
 //! policy that breaks is a [`Failure`] beside the findings of the others.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod answer;
+pub mod defaults;
+mod engine;
 pub mod facts;
 pub mod finding;
+#[cfg(test)]
+mod fixtures;
+mod gate;
+pub mod message;
+pub mod metadata;
+mod pointer;
+pub mod policy_set;
+mod quarantine;
+mod raw;
+mod settings;
+pub mod testing;
+mod validate;
 pub mod wire;
 
+pub use answer::Answer;
+pub use defaults::{Defaulting, default};
 pub use facts::{Facts, History, LastGood, Quarantined};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
+pub use pointer::notation;
+pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};
+pub use testing::{TestOutcome, run_tests};
+pub use validate::validate;
+pub use wire::{Operation, Request, Via, WireError};

@@ -8,6 +8,7 @@ pub mod containers;
 pub mod digest;
 pub mod json;
 pub mod keys;
+pub mod overriding;
 pub mod owner;
 
 pub use containers::{Container, ContainerKind, Handler, Probe};

@@ -57,6 +57,7 @@ pub(in crate::cli) fn render(report: &Report) -> serde_json::Result<String> {
         line: problem.place.map_or(0, |place| place.line as u32),
         column: problem.place.map_or(0, |place| place.column as u32),
         message: problem.message.clone(),
+        level: Level::Deny,
     });
     serde_json::to_string_pretty(&Output {
         version: 1,
@@ -70,7 +71,7 @@ fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
     let object = &judged.object;
     let finding = |finding| {
         let place = judged.place(finding);
-        let crate::admission::Finding { policy, code, level, path, message, fix } = finding;
+        let crate::admission::Finding { policy, code, level, path, message, fix, details: _ } = finding;
         FindingOut { policy, code, level: *level, path, message, fix, line: place.line, column: place.column }
     };
     ObjectOut {

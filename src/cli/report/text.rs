@@ -82,7 +82,7 @@ fn unreadable(problem: &Problem, file: Option<&File>) -> String {
 }
 
 fn broken(failure: &Failure) -> String {
-    let Failure { policy, file, line, column, message } = failure;
+    let Failure { policy, file, line, column, message, level: _ } = failure;
     let policy = if policy.is_empty() { String::new() } else { format!("policy {policy} is broken: ") };
     format!("{BAD}error{BAD:#}: {policy}{file}:{line}:{column}: {message}\n")
 }

@@ -61,6 +61,7 @@ fn fault(path: &str, message: String, fix: &str) -> Finding {
         path: path.to_owned(),
         message,
         fix: fix.to_owned(),
+        details: Vec::new(),
     }
 }
 

@@ -1,0 +1,356 @@
+//! Defaults: what policies add to a Deployment that does not say it itself. Add if absent, parents made, so that asking
+//! twice changes nothing; and only where a rollout starts anyway, because what is added to a pod template starts one.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use json_patch::{AddOperation, Patch, PatchOperation};
+
+use super::{
+    DefaultValue, Facts, Failure, Level, PolicySet, Request,
+    engine::Session,
+    pointer,
+    policy_set::Policy,
+    raw,
+    settings::plain,
+    validate::{Scope, failure, misshapen},
+    wire::{Operation, Via},
+};
+use crate::{
+    config::{Config, Guard},
+    template::{Digest, Json, json},
+};
+
+/// Asking again until nothing is added: a default may call for another. Three that do so in a row are a mistake.
+const PASSES: usize = 4;
+
+/// What the policies add to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaulting {
+    /// In policy order, parents first.
+    pub added: Vec<DefaultValue>,
+    /// The object with all that was added.
+    pub object: Json,
+    /// The same as one patch; empty where nothing is added.
+    pub patch: Patch,
+    /// Policies that broke; they add nothing.
+    pub failures: Vec<Failure>,
+    /// One line for each policy and container.
+    pub warnings: Vec<String>,
+}
+
+/// What the policies add to the object of `request`. Below `enforce` nothing is added, and the warnings say what would be.
+pub fn default(
+    set: &PolicySet,
+    request: &Request,
+    facts: &Facts,
+    config: &Config,
+    now: Timestamp,
+    limit: Duration,
+) -> Defaulting {
+    let given = request.object();
+    let nothing = Defaulting {
+        added: Vec::new(),
+        object: given.clone(),
+        patch: Patch(Vec::new()),
+        failures: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let Some(scope) = Scope::new(request, facts, config, now).filter(|scope| starts_rollout(scope, facts)) else {
+        return nothing;
+    };
+    let mut fold = Fold { scope, result: nothing };
+    let mut session = set.engine.session(limit);
+    for _ in 0..PASSES {
+        let before = fold.result.added.len();
+        for policy in &set.policies {
+            fold.policy(policy, &mut session);
+        }
+        if fold.result.added.len() == before {
+            break;
+        }
+    }
+    fold.finish(given)
+}
+
+/// On CREATE, and where the request itself changes the template; never on a template that once settled, nor where
+/// another controller would take back what is added.
+fn starts_rollout(scope: &Scope<'_>, facts: &Facts) -> bool {
+    let request = scope.request;
+    let template = json::at(request.object(), &["spec", "template"]);
+    let changes = match request.operation {
+        Operation::Create => true,
+        _ => request.old_object().is_some_and(|old| json::at(old, &["spec", "template"]) != template),
+    };
+    let settled = facts.history.as_ref().map(|history| history.settled.as_slice()).unwrap_or_default();
+    let has_settled = || template.is_some_and(|template| settled.contains(&Digest::of_template(template)));
+    request.via == Via::Deployment && changes && !scope.is_owned() && (settled.is_empty() || !has_settled())
+}
+
+struct Fold<'a> {
+    scope: Scope<'a>,
+    result: Defaulting,
+}
+
+impl Fold<'_> {
+    fn policy(&mut self, policy: &Policy, session: &mut Session) {
+        let Some(rule) = policy.defaults_rule() else { return };
+        let has_broken = self.result.failures.iter().any(|failure| failure.policy == policy.name);
+        if has_broken || self.scope.is_exempt(policy) || !self.scope.missing(policy).is_empty() {
+            return;
+        }
+        let request = self.scope.request.with_object(self.result.object.clone());
+        let wanted = session
+            .eval(&rule, self.scope.input(policy, request.tree()))
+            .map_err(|broken| failure(policy, broken))
+            .and_then(|value| raw::defaults(&value).map_err(|message| misshapen(policy, "defaults", &message)));
+        let added = wanted.and_then(|wanted| {
+            // On a copy: a policy that breaks half-way adds nothing at all.
+            let mut addition =
+                Addition { object: self.result.object.clone(), added: Vec::new(), operations: Vec::new() };
+            for default in wanted {
+                addition
+                    .add(&policy.name, default, self.scope.request.old_object())
+                    .map_err(|message| misshapen(policy, "defaults", &message))?;
+            }
+            Ok(addition)
+        });
+        match added {
+            Ok(Addition { object, added, operations }) => {
+                self.result.object = object;
+                self.result.added.extend(added);
+                self.result.patch.0.extend(operations);
+            }
+            // The mutating path never denies.
+            Err(failure) => self.result.failures.push(Failure { level: Level::Warn, ..failure }),
+        }
+    }
+
+    fn finish(self, given: &Json) -> Defaulting {
+        let Self { scope, mut result } = self;
+        let verb = if scope.guard == Guard::Enforce { "added" } else { "would add" };
+        if scope.guard != Guard::Audit {
+            result.warnings = warnings(&result, verb);
+        }
+        if scope.guard != Guard::Enforce {
+            result.object = given.clone();
+            result.added.clear();
+            result.patch.0.clear();
+        }
+        result
+    }
+}
+
+/// What one policy adds.
+struct Addition {
+    object: Json,
+    added: Vec<DefaultValue>,
+    operations: Vec<PatchOperation>,
+}
+
+impl Addition {
+    fn add(&mut self, policy: &str, default: raw::Default, old: Option<&Json>) -> Result<(), String> {
+        let raw::Default { path, value, sticky } = default;
+        let there = pointer::lookup(&self.object, &path);
+        if there.is_some_and(|value| *value != Json::Null && !is_api_default(&path, value)) {
+            return Ok(());
+        }
+        let value = match old.filter(|_| sticky) {
+            Some(old) => stored(old, &self.object, &path).unwrap_or(value),
+            None => value,
+        };
+        if there == Some(&value) {
+            return Ok(());
+        }
+        let (at, made) = put(&mut self.object, &path, &value)?;
+        let path_of = |pointer: &str| pointer.parse().map_err(|_| format!("{pointer} is no JSON pointer"));
+        self.operations.push(PatchOperation::Add(AddOperation { path: path_of(&at)?, value: plain(&made) }));
+        self.added.push(DefaultValue { policy: policy.to_owned(), path, value });
+        Ok(())
+    }
+}
+
+/// What the stored object has at this place, where it has more than the API's default.
+fn stored(old: &Json, new: &Json, path: &str) -> Option<Json> {
+    let value = pointer::value_at(old, &pointer::place(new, path))?;
+    (*value != Json::Null && !is_api_default(path, value)).then(|| value.clone())
+}
+
+/// Webhooks see objects with the API's defaults filled in, so these cannot be told from absent.
+fn is_api_default(path: &str, value: &Json) -> bool {
+    let default = match path {
+        "/spec/minReadySeconds" => 0,
+        "/spec/progressDeadlineSeconds" => 600,
+        "/spec/revisionHistoryLimit" => 10,
+        _ => return false,
+    };
+    matches!(value, Json::Number(number) if number.as_i64() == Some(default))
+}
+
+/// Puts `value` at `path` and makes the objects on the way; gives the topmost pointer that was not there, and what is
+/// there now.
+fn put(root: &mut Json, path: &str, value: &Json) -> Result<(String, Json), String> {
+    let steps = pointer::steps(path);
+    let escape = |step: &String| step.replace('~', "~0").replace('/', "~1");
+    let mut node = root;
+    for (depth, step) in steps.iter().enumerate() {
+        let is_there = pointer::step(node, step).is_some_and(|below| *below != Json::Null);
+        let is_last = depth + 1 == steps.len();
+        if is_there && !is_last {
+            node = below(node, step).ok_or_else(|| format!("{path} leads through {step}, which cannot be changed"))?;
+            continue;
+        }
+        let Json::Object(members) = node else {
+            return Err(format!("{path} leads through a list element or a value that is not there"));
+        };
+        let made = steps[depth + 1..]
+            .iter()
+            .rev()
+            .fold(value.clone(), |below, step| Json::from(BTreeMap::from([(Json::from(step.as_str()), below)])));
+        Arc::make_mut(members).insert(Json::from(step.as_str()), made.clone());
+        let at = steps[..=depth].iter().map(|step| format!("/{}", escape(step))).collect();
+        return Ok((at, made));
+    }
+    Err("the empty path is the object itself".to_owned())
+}
+
+fn below<'a>(node: &'a mut Json, step: &str) -> Option<&'a mut Json> {
+    match node {
+        Json::Object(members) => Arc::make_mut(members).get_mut(&Json::from(step)),
+        Json::Array(elements) => Arc::make_mut(elements).get_mut(pointer::index(step)?),
+        _ => None,
+    }
+}
+
+/// One sentence for each policy and container.
+fn warnings(result: &Defaulting, verb: &str) -> Vec<String> {
+    struct Group<'a> {
+        policy: &'a str,
+        container: Option<String>,
+        items: Vec<String>,
+    }
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for default in &result.added {
+        let container = pointer::innermost_name(&result.object, &default.path);
+        let what = named(default, container.is_some());
+        match groups.iter_mut().find(|group| group.policy == default.policy && group.container == container) {
+            Some(group) => group.items.push(what),
+            None => groups.push(Group { policy: &default.policy, container, items: vec![what] }),
+        }
+    }
+    let sentence = |Group { policy, container, items }| {
+        let place = container.map(|name| format!(" to container \"{name}\"")).unwrap_or_default();
+        let what = joined(&items);
+        format!("[{policy}] {verb} {what}{place}; put your own in the file to keep them in your hands")
+    };
+    groups.into_iter().map(sentence).collect()
+}
+
+/// The field as it is called within its container, with its value where that is short.
+fn named(default: &DefaultValue, in_container: bool) -> String {
+    let field = pointer::notation(&default.path);
+    let field = match field.rfind("].").filter(|_| in_container) {
+        Some(end) => field[end + 2..].to_owned(),
+        None => field,
+    };
+    match &default.value {
+        value @ (Json::Number(_) | Json::Bool(_)) => format!("{field} {value}"),
+        Json::String(text) if text.len() <= 40 => format!("{field} {text}"),
+        _ => field,
+    }
+}
+
+fn joined(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixtures::*, *};
+
+    /// `pointer value`, one line for each default.
+    fn added(result: &Defaulting) -> Vec<String> {
+        result.added.iter().map(|default| format!("{} {}", default.path, default.value)).collect()
+    }
+
+    /// The patch as the API server applies it.
+    fn patched(given: &Json, patch: &Patch) -> Json {
+        let mut document = plain(given);
+        json_patch::patch(&mut document, &patch.0).unwrap();
+        Json::from(document)
+    }
+
+    const BODY: &str = r#"
+defaults contains {"path": "/spec/minReadySeconds", "value": 10}
+defaults contains {"path": "/spec/progressDeadlineSeconds", "value": 900}
+defaults contains {"path": "/spec/template/metadata/labels/a~1b", "value": "x", "sticky": false}
+defaults contains {"path": "/spec/template/metadata/labels/c", "value": "y"}
+defaults contains {"path": sprintf("/spec/template/spec/containers/%d/resources/limits/memory", [i]), "value": "1Gi"} if {
+	some i, _ in input.request.object.spec.template.spec.containers
+}
+"#;
+
+    #[test]
+    fn absent_fields_are_added_with_their_parents() {
+        let set = one(BODY);
+        let rows = [
+            // (metadata, spec, containers, what is added)
+            (
+                "",
+                r#""replicas":1"#,
+                r#"{"name":"a"},{"name":"b","resources":{"limits":{"memory":"2Gi"}}}"#,
+                vec![
+                    "/spec/minReadySeconds 10",
+                    "/spec/progressDeadlineSeconds 900",
+                    r#"/spec/template/metadata/labels/a~1b "x""#,
+                    r#"/spec/template/metadata/labels/c "y""#,
+                    r#"/spec/template/spec/containers/0/resources/limits/memory "1Gi""#,
+                ],
+            ),
+            // What equals the API's default counts as absent, what does not is left alone.
+            (
+                "",
+                r#""minReadySeconds":0,"progressDeadlineSeconds":601"#,
+                "",
+                vec![
+                    "/spec/minReadySeconds 10",
+                    r#"/spec/template/metadata/labels/a~1b "x""#,
+                    r#"/spec/template/metadata/labels/c "y""#,
+                ],
+            ),
+        ];
+        for (metadata, spec, containers, wanted) in rows {
+            let object = deployment(metadata, spec, containers);
+            let request = Request::create(object.clone(), "shop");
+            let result = add_to(&set, &request, &facts(Guard::Enforce), &Config::default());
+            assert_eq!(added(&result), wanted);
+            assert_eq!(result.failures, []);
+            assert_eq!(patched(&object, &result.patch), result.object);
+            let again = Request::create(result.object.clone(), "shop");
+            let again = add_to(&set, &again, &facts(Guard::Enforce), &Config::default());
+            assert_eq!((again.object, again.patch), (result.object, Patch(Vec::new())));
+        }
+    }
+
+    #[test]
+    fn below_enforce_nothing_changes_and_the_warning_says_what_would() {
+        let set = PolicySet::load(standard(), &config("policies: {probes: {parameters: {period: 7}}}")).unwrap();
+        let object = deployment("", "", r#"{"name":"model","image":"triton:1"}"#);
+        let request = Request::create(object.clone(), "shop");
+        let tail = "startupProbe to container \"model\"; put your own in the file to keep them in your hands";
+        let rows = [
+            (Guard::Enforce, 1, vec![format!("[probes] added {tail}")]),
+            (Guard::Warn, 0, vec![format!("[probes] would add {tail}")]),
+            (Guard::Audit, 0, vec![]),
+        ];
+        for (guard, operations, warnings) in rows {
+            let result = add_to(&set, &request, &facts(guard), &Config::default());
+            assert_eq!((result.patch.0.len(), result.warnings), (operations, warnings));
+            assert_eq!(result.object == object, operations == 0);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The Rego engine: sources in, values or [`Broken`] out. The only module that knows regorus' evaluator (and gate.rs its
+//! syntax tree): it changes its interface every few weeks.
+//!
+//! The tree interpreter in strict mode, never the bytecode VM: that one turns run-time errors into "undefined", which in
+//! a `deny` rule means "allowed".
+
+use std::{num::NonZeroU32, time::Duration};
+
+use regorus::{
+    LimitError,
+    unstable::{Module, Ref},
+    utils::limits::{ExecutionTimerConfig, monotonic_now},
+};
+
+use crate::template::Json;
+
+/// Work units between two looks at the clock: not measurable at this interval.
+const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::new(128).expect("128 is not 0");
+
+/// Modules that were parsed, and after [`Engine::prepare`] can be asked.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    regorus: regorus::Engine,
+}
+
+/// What regorus says is wrong, and where; line and column are 0 where it does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) file: String,
+    pub(super) line: u32,
+    pub(super) column: u32,
+    pub(super) message: String,
+}
+
+impl Engine {
+    pub(super) fn new() -> Self {
+        let mut regorus = regorus::Engine::new();
+        regorus.set_strict_builtin_errors(true);
+        Self { regorus }
+    }
+
+    /// Parses one module. Its text must have passed the gate: the parser is exponential in the nesting of literals.
+    pub(super) fn add(&mut self, path: &str, text: &str) -> Result<(), Broken> {
+        match self.regorus.add_policy(path.to_owned(), text.to_owned()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// The modules in the order in which they were added.
+    pub(super) fn modules(&mut self) -> &[Ref<Module>] {
+        self.regorus.get_modules()
+    }
+
+    /// Analyses all modules together and compiles each of `rules`; undefined variables show here.
+    pub(super) fn prepare(&mut self, rules: &[String]) -> Result<(), Broken> {
+        for rule in rules {
+            self.regorus.compile_with_entrypoint(&rule.as_str().into()).map_err(|error| broken(&error))?;
+        }
+        Ok(())
+    }
+
+    /// A clone shares everything with the original and costs a microsecond.
+    pub(super) fn session(&self, limit: Duration) -> Session {
+        Session { regorus: self.regorus.clone(), left: limit }
+    }
+}
+
+/// An engine for one request, with the time that its policies may spend together.
+pub(super) struct Session {
+    regorus: regorus::Engine,
+    left: Duration,
+}
+
+impl Session {
+    /// The value of `rule` (e.g. `data.surefoot.probes.params`) under `input`; `Undefined` where it has none.
+    ///
+    /// It may take half of the time that is left, so that one endless policy does not starve the others.
+    pub(super) fn eval(&mut self, rule: &str, input: Json) -> Result<Json, Broken> {
+        let limit = (self.left / 2).max(Duration::from_millis(1));
+        self.regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
+        self.regorus.set_input(input);
+        let start = monotonic_now();
+        let value = self.regorus.eval_rule(rule.to_owned());
+        if let (Some(start), Some(end)) = (start, monotonic_now()) {
+            self.left = self.left.saturating_sub(end.saturating_sub(start));
+        }
+        value.map_err(|error| match error.chain().find_map(|cause| cause.downcast_ref()) {
+            Some(LimitError::TimeLimitExceeded { .. }) => Broken::unplaced(format!("did not end within {limit:?}")),
+            _ => broken(&error),
+        })
+    }
+}
+
+impl Broken {
+    fn unplaced(message: String) -> Self {
+        Self { file: String::new(), line: 0, column: 0, message }
+    }
+}
+
+/// regorus' errors are one text, `\n--> FILE:LINE:COL\n  |\n5 | source\n  |  ^\nerror: MESSAGE`.
+fn broken(error: &(impl std::fmt::Display + ?Sized)) -> Broken {
+    let text = error.to_string();
+    let Some((_, rest)) = text.split_once("--> ") else {
+        return Broken::unplaced(one_line(&text));
+    };
+    let (place, rest) = rest.split_once('\n').unwrap_or((rest, ""));
+    let mut parts = place.trim().rsplitn(3, ':');
+    let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
+    let (column, line) = (number(), number());
+    let file = parts.next().unwrap_or_default().to_owned();
+    let message = rest.split_once("error: ").map_or(rest, |(_, message)| message);
+    // A second place below the first is how it got there.
+    let message = message.split("\n--> ").next().unwrap_or_default();
+    Broken { file, line, column, message: one_line(message) }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(text: &str) -> Engine {
+        let mut engine = Engine::new();
+        engine.add("p.rego", text).unwrap();
+        engine
+    }
+
+    fn eval(text: &str) -> Result<Json, Broken> {
+        engine(text).session(Duration::from_millis(200)).eval("data.p.r", Json::new_object())
+    }
+
+    #[test]
+    fn errors_name_their_place() {
+        let rows = [
+            ("package p\nr := 1 / 0\n", "p.rego:2:8", "divide by zero"),
+            ("package p\nr := x\n", "p.rego:2:6", "x"),
+            ("package p\nr := upper(0)\n", "p.rego:2:", "string"),
+            ("package p\nr := nofunction(0)\n", "p.rego:2:", "nofunction"),
+            ("package p\nr := count(numbers.range(1, 1)) + \"a\"\n", "p.rego:2:", "num"),
+            ("package p\nr contains x if { some x in numbers.range(1, 300); x / 0 }\n", "p.rego:2:", "divide"),
+            ("package p\nr if s\ns if r\n", "", "recurs"),
+        ];
+        for (text, place, message) in rows {
+            let broken = eval(text).unwrap_err();
+            let at = format!("{}:{}:{}", broken.file, broken.line, broken.column);
+            assert!(at.starts_with(place), "{text}: {at}: {}", broken.message);
+            assert!(broken.message.contains(message), "{text}: {}", broken.message);
+            assert!(!broken.message.contains('\n'));
+        }
+        let broken = Engine::new().add("d/p.rego", "package p\n\nr := [1\n").unwrap_err();
+        assert_eq!((broken.file.as_str(), broken.line > 2), ("d/p.rego", true), "{broken:?}");
+    }
+
+    #[test]
+    fn an_endless_rule_ends_and_leaves_time_for_the_next() {
+        let text = "package p
+            e := count([1 | some x in numbers.range(1, 3000); some y in numbers.range(1, 3000); x == y])
+            r := 7";
+        let mut session = engine(text).session(Duration::from_millis(100));
+        let broken = session.eval("data.p.e", Json::new_object()).unwrap_err();
+        assert_eq!(broken.message, "did not end within 50ms");
+        assert_eq!(session.eval("data.p.r", Json::new_object()), Ok(Json::from(7)));
+    }
+
+    #[test]
+    fn a_rule_without_value_is_undefined_and_an_unknown_one_an_error() {
+        assert_eq!(eval("package p\nr := input.nothing\n"), Ok(Json::Undefined));
+        assert!(eval("package p\nq := 1\n").is_err());
+    }
+}

@@ -1,0 +1,367 @@
+//! The policies, checked and compiled as one set: what passes here can be asked; what does not never replaces a set that
+//! did.
+//!
+//! ```text
+//!   sources ─▶ gate (nesting) ─▶ parse ─▶ gate (calls, names) ─▶ compile ─▶ METADATA ─▶ params on empty input
+//!                                                                                          │
+//!   config.yaml ──────────────── parameters, action, overrides, each checked against ──────┘
+//! ```
+
+use std::{collections::BTreeMap, time::Duration};
+
+use include_dir::{Dir, include_dir};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    engine::{Broken, Engine},
+    gate::{self, Module},
+    metadata::{self, Metadata, Need},
+    settings::{self, Settings},
+    wire::tree,
+};
+use crate::{
+    config::{Config, ConfigError, yaml::Position},
+    template::{Json, json},
+};
+
+pub use crate::config::ConfigError as LoadError;
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/policies");
+
+/// Learning the names of parameters is cheap; a policy that needs longer than this has an endless `params`.
+const LEARNING: Duration = Duration::from_secs(2);
+
+/// One file of a policy folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Relative to the folder, with `/`.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Why a set was not loaded. Not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadErrors(pub Vec<LoadError>);
+
+impl std::fmt::Display for LoadErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadErrors {}
+
+/// Policies that passed the gate, with their settings. Immutable; replaced whole.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    pub(super) engine: Engine,
+    pub(super) policies: Vec<Policy>,
+    digest: String,
+}
+
+/// One policy of a set.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// With dashes.
+    pub name: String,
+    /// The file in which its package begins (the one with METADATA, else the first).
+    pub file: String,
+    /// What it says of itself.
+    pub metadata: Metadata,
+    /// Its parameters with their defaults.
+    pub parameters: BTreeMap<String, Json>,
+    /// Where its `deny`, `warn` and `defaults` begin: for messages about what they return.
+    pub(super) places: BTreeMap<&'static str, (String, Position)>,
+    pub(super) settings: Settings,
+}
+
+/// The rules of a policy that surefoot asks for.
+const RULES: [&str; 3] = ["deny", "warn", "defaults"];
+
+impl Policy {
+    /// The rule of the generated entry module that gives `deny` and `warn` in one evaluation.
+    pub(super) fn verdict_rule(&self) -> String {
+        entry(&self.package(), "verdict")
+    }
+
+    /// The rule that gives its defaults; `None` where it has none.
+    pub(super) fn defaults_rule(&self) -> Option<String> {
+        self.places.contains_key("defaults").then(|| entry(&self.package(), "defaults"))
+    }
+
+    fn package(&self) -> String {
+        self.name.replace('-', "_")
+    }
+
+    /// It has a `deny` or `warn`.
+    pub(super) fn judges(&self) -> bool {
+        self.places.contains_key("deny") || self.places.contains_key("warn")
+    }
+
+    /// It needs facts of the cluster whose cached copy may be older than the request.
+    pub(super) fn uses_facts(&self) -> bool {
+        self.metadata.needs.iter().any(|need| matches!(need, Need::Peers | Need::History))
+    }
+}
+
+impl PolicySet {
+    /// The policies that are compiled in, with their tests.
+    pub fn built_in_sources() -> Vec<Source> {
+        let mut sources = Vec::new();
+        collect(&BUILT_IN, &mut sources);
+        sources.sort_by(|a, b| a.path.cmp(&b.path));
+        sources
+    }
+
+    /// Checks, compiles and configures `sources`. Files that do not end in `.rego` are passed over.
+    pub fn load(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
+        let sources: Vec<Source> = sources.into_iter().filter(|source| source.path.ends_with(".rego")).collect();
+        let (mut engine, modules) = parse(&sources)?;
+        let mut errors = gate::check(engine.modules(), &sources);
+        let packages = policies(&modules, &sources, &mut errors);
+        if packages.is_empty() && errors.is_empty() {
+            errors.push(no_place("no policy: none of the files has a package `surefoot.NAME`"));
+        }
+        for name in config.policies.keys().filter(|name| !packages.iter().any(|policy| policy.name == **name)) {
+            let known: Vec<&str> = packages.iter().map(|policy| policy.name.as_str()).collect();
+            let at = config.policies[name].at;
+            let message = crate::config::yaml::unknown("there is no policy", name, &known);
+            errors.push(ConfigError::new(&config.origin.file, &config.origin.text, at, message));
+        }
+        if !errors.is_empty() {
+            return Err(LoadErrors(errors));
+        }
+        compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
+        let mut set = Self { engine, policies: packages, digest: digest(&sources, config) };
+        set.learn_parameters(config, &sources)?;
+        Ok(set)
+    }
+
+    /// What identifies this set and its configuration: 12 hex digits.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// In the order in which they are asked.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    fn learn_parameters(&mut self, config: &Config, sources: &[Source]) -> Result<(), LoadErrors> {
+        let mut errors = Vec::new();
+        let mut session = self.engine.session(LEARNING);
+        for policy in &mut self.policies {
+            if policy.places.contains_key("params") {
+                let input = tree([("parameters", Json::new_object())]);
+                match session.eval(&entry(&policy.package(), "parameters"), input) {
+                    Ok(Json::Object(members)) => {
+                        let named = members.iter().filter_map(|(name, value)| Some((json::as_str(name)?, value)));
+                        policy.parameters = named.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+                    }
+                    Ok(_) => {
+                        let message = "`params` must give an object on an empty input, e.g. `params := lib.params({})`";
+                        errors.push(policy.error("params", sources, message));
+                    }
+                    Err(broken) => errors.push(located(broken, sources)),
+                }
+            }
+            errors.extend(policy.check_metadata(sources));
+            match settings::settings(policy, config) {
+                Ok(settings) => policy.settings = settings,
+                Err(found) => errors.extend(found),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(LoadErrors(errors)) }
+    }
+}
+
+impl Policy {
+    fn error(&self, rule: &str, sources: &[Source], message: &str) -> LoadError {
+        let (file, at) = self.places.get(rule).cloned().unwrap_or_else(|| (self.file.clone(), Position::default()));
+        ConfigError::new(&file, text_of(sources, &file), at, message)
+    }
+
+    /// Bounds must be of parameters that there are, and hold for their defaults.
+    fn check_metadata(&self, sources: &[Source]) -> Vec<LoadError> {
+        let error = |at, message| ConfigError::new(&self.file, text_of(sources, &self.file), at, message);
+        let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
+        let check = |(name, bounds): (&String, &metadata::Bounds)| match self.parameters.get(name) {
+            None => {
+                let message = crate::config::yaml::unknown("`params` has no parameter", name, &known);
+                Some(error(bounds.at, message))
+            }
+            Some(default) => {
+                let refused = bounds.refuse(&settings::plain(default))?;
+                Some(error(bounds.at, format!("the default of `{name}` {refused}")))
+            }
+        };
+        self.metadata.parameters.iter().filter_map(check).collect()
+    }
+}
+
+fn collect(dir: &Dir<'_>, sources: &mut Vec<Source>) {
+    for file in dir.files() {
+        let path = file.path().to_string_lossy().replace('\\', "/");
+        if let (true, Some(text)) = (path.ends_with(".rego"), file.contents_utf8()) {
+            sources.push(Source { path, text: text.to_owned() });
+        }
+    }
+    for dir in dir.dirs() {
+        collect(dir, sources);
+    }
+}
+
+/// Every file parsed, or the first error of each.
+pub(super) fn parse(sources: &[Source]) -> Result<(Engine, Vec<Module>), LoadErrors> {
+    let mut engine = Engine::new();
+    let mut errors = Vec::new();
+    for source in sources {
+        match gate::text(source) {
+            Some(error) => errors.push(error),
+            None => errors.extend(engine.add(&source.path, &source.text).err().map(|broken| located(broken, sources))),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(LoadErrors(errors));
+    }
+    let modules = engine.modules().iter().map(gate::module).collect();
+    Ok((engine, modules))
+}
+
+/// What a package is there for.
+#[derive(Debug, PartialEq)]
+enum Role<'a> {
+    Policy(&'a str),
+    Library,
+    Test,
+    Stray,
+}
+
+fn role<'a>(module: &'a Module) -> Role<'a> {
+    let package: Vec<&str> = module.package.iter().map(String::as_str).collect();
+    match package.as_slice() {
+        [.., last] if last.ends_with("_test") => Role::Test,
+        ["surefoot", "lib", ..] => Role::Library,
+        ["surefoot_entry", ..] => Role::Stray,
+        _ if module.file.starts_with("lib/") => Role::Library,
+        ["surefoot", name] => Role::Policy(name),
+        _ => Role::Stray,
+    }
+}
+
+fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>) -> Vec<Policy> {
+    let mut found: BTreeMap<String, Policy> = BTreeMap::new();
+    for module in modules {
+        let text = text_of(sources, &module.file);
+        let mut error = |at, message: String| errors.push(ConfigError::new(&module.file, text, at, message));
+        let package = match role(module) {
+            Role::Policy(package) => package,
+            Role::Library | Role::Test => continue,
+            Role::Stray => {
+                let name = module.package.join(".");
+                error(
+                    module.at,
+                    format!("nobody would ask package `{name}`: policies are `surefoot.NAME`, helpers stand in lib/"),
+                );
+                continue;
+            }
+        };
+        let metadata = match metadata::of_package(&module.text) {
+            Ok(metadata) => metadata,
+            Err(wrong) => {
+                error(wrong.at, wrong.message);
+                continue;
+            }
+        };
+        let name = package.replace('_', "-");
+        let policy = found.entry(name.clone()).or_insert_with(|| Policy {
+            name,
+            file: module.file.clone(),
+            metadata: Metadata::default(),
+            parameters: BTreeMap::new(),
+            places: BTreeMap::new(),
+            settings: Settings::default(),
+        });
+        if folder(&policy.file) != folder(&module.file) {
+            error(module.at, format!("package `surefoot.{package}` is already in {}", policy.file));
+        }
+        if let Some(metadata) = metadata {
+            policy.file.clone_from(&module.file);
+            policy.metadata = metadata;
+        }
+        for rule in &module.rules {
+            let Some(known) = RULES.into_iter().chain(["params"]).find(|known| *known == rule.name) else { continue };
+            policy.places.entry(known).or_insert_with(|| (module.file.clone(), rule.at));
+            if known != "params" && !rule.is_set {
+                error(rule.at, format!("`{known}` must be a set: `{known} contains finding if {{ ... }}`"));
+            }
+        }
+    }
+    let policies: Vec<Policy> = found.into_values().collect();
+    for policy in policies.iter().filter(|policy| !RULES.iter().any(|rule| policy.places.contains_key(rule))) {
+        errors.push(policy.error("", sources, "this policy has no `deny`, no `warn` and no `defaults`"));
+    }
+    policies
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// Adds the module through which surefoot asks each policy: shared helper rules are then evaluated once for a review.
+fn compile(engine: &mut Engine, policies: &[Policy]) -> Result<(), Broken> {
+    let mut rules = Vec::new();
+    for policy in policies {
+        let package = policy.package();
+        let mut text = format!("package surefoot_entry.{package}\n\n");
+        let asked: Vec<String> = ["deny", "warn"]
+            .into_iter()
+            .filter(|rule| policy.places.contains_key(rule))
+            .map(|rule| format!("\"{rule}\": data.surefoot.{package}.{rule}"))
+            .collect();
+        text.push_str(&format!("verdict := {{{}}}\n", asked.join(", ")));
+        rules.push(policy.verdict_rule());
+        for (rule, name) in [("defaults", "defaults"), ("params", "parameters")] {
+            if policy.places.contains_key(rule) {
+                text.push_str(&format!("{name} := data.surefoot.{package}.{rule}\n"));
+                rules.push(entry(&package, name));
+            }
+        }
+        engine.add(&format!("surefoot_entry/{package}.rego"), &text)?;
+    }
+    engine.prepare(&rules)
+}
+
+fn entry(package: &str, rule: &str) -> String {
+    format!("data.surefoot_entry.{package}.{rule}")
+}
+
+/// Names and texts of the files, and the configuration of the policies.
+fn digest(sources: &[Source], config: &Config) -> String {
+    let mut hash = Sha256::new();
+    let mut sorted: Vec<&Source> = sources.iter().collect();
+    sorted.sort_by(|a, b| a.path.cmp(&b.path));
+    for part in sorted.iter().flat_map(|source| [&source.path, &source.text]).chain([&config.origin.text]) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn text_of<'a>(sources: &'a [Source], file: &str) -> &'a str {
+    sources.iter().find(|source| source.path == file).map_or("", |source| &source.text)
+}
+
+pub(super) fn located(broken: Broken, sources: &[Source]) -> LoadError {
+    let at = Position { line: broken.line, column: broken.column };
+    ConfigError::new(&broken.file, text_of(sources, &broken.file), at, broken.message)
+}
+
+fn no_place(message: &str) -> LoadError {
+    ConfigError::new("", "", Position::default(), message)
+}

@@ -1,0 +1,110 @@
+//! Quarantine: a template that was reverted is not let in again by accident. Checked natively, before any policy.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp, Unit};
+
+use super::{
+    Facts, Finding, History, Level, Request,
+    facts::Quarantined,
+    message::ago,
+    wire::{Operation, Via, tree},
+};
+use crate::template::{Digest, Json, json, keys};
+
+/// The finding for a request that brings a quarantined template, or grows one; `most` is the most it may do.
+pub(super) fn finding(request: &Request, facts: &Facts, now: Timestamp, most: Level) -> Option<Finding> {
+    let history = facts.history.as_ref()?;
+    if history.quarantine.is_empty() {
+        return None;
+    }
+    let digest = digest_of(request.object())?;
+    let is_held = |entry: &&Quarantined| entry.digest == digest && entry.until.is_none_or(|until| now < until);
+    let entry = history.quarantine.iter().find(is_held)?;
+    let concerns = match (request.operation, request.old_object()) {
+        (Operation::Create, _) => true,
+        (_, Some(old)) => digest_of(old).as_ref() != Some(&digest) || replicas(request.object()) > replicas(old),
+        _ => false,
+    };
+    concerns.then(|| describe(request, history, entry, now, most))
+}
+
+fn describe(request: &Request, history: &History, entry: &Quarantined, now: Timestamp, most: Level) -> Finding {
+    let mut details = vec![("why", entry.evidence.clone())];
+    details.extend(running(request, history).map(|text| ("now", text)));
+    if let Some(until) = entry.until {
+        details.push(("ends", until.to_string()));
+    }
+    let way_out = match request.via {
+        Via::Deployment => "change the pod template (a new image is enough), or take",
+        Via::Scale => "apply another pod template first, or take",
+    };
+    let fix = format!(
+        "{way_out} the risk for two hours, say why, and apply again:\n{}",
+        override_line(&request.namespace, &request.name, now)
+    );
+    Finding {
+        policy: "quarantine".to_owned(),
+        code: String::new(),
+        level: most,
+        path: "/spec/template".to_owned(),
+        message: format!("this pod template was reverted {}", ago(now.duration_since(entry.at))),
+        fix,
+        details,
+    }
+}
+
+/// The line that sets an override for two hours.
+pub(super) fn override_line(namespace: &str, name: &str, now: Timestamp) -> String {
+    let until = now
+        .checked_add(SignedDuration::from_hours(2))
+        .and_then(|until| until.round(Unit::Minute))
+        .unwrap_or(now)
+        .strftime("%Y-%m-%dT%H:%MZ");
+    format!("kubectl annotate deploy {name} -n {namespace} --overwrite {}=\"{until} WHY\"", keys::OVERRIDE)
+}
+
+/// What serves meanwhile, as far as the stored object says.
+fn running(request: &Request, history: &History) -> Option<String> {
+    let old = request.old_object()?;
+    let version = json::str_at(old, &["spec", "template", "metadata", "labels", keys::VERSION])
+        .or_else(|| history.last_good.as_ref()?.version.as_deref())?;
+    let ready = json::int_at(old, &["status", "readyReplicas"]).unwrap_or(0);
+    let all = json::int_at(old, &["status", "replicas"])?;
+    Some(format!("version {version} is running, {ready} of {all} pods ready"))
+}
+
+fn digest_of(deployment: &Json) -> Option<Digest> {
+    Some(Digest::of_template(json::at(deployment, &["spec", "template"])?))
+}
+
+fn replicas(deployment: &Json) -> i64 {
+    json::int_at(deployment, &["spec", "replicas"]).unwrap_or(1)
+}
+
+/// `input.context.history`.
+pub(super) fn context(history: &History) -> Json {
+    let last_good = history.last_good.as_ref().map(|good| {
+        tree([
+            ("digest", Json::from(good.digest.as_str())),
+            ("version", good.version.as_deref().map_or(Json::Null, Json::from)),
+            ("at", Json::from(good.at.to_string())),
+        ])
+    });
+    let quarantine: Vec<Json> = history
+        .quarantine
+        .iter()
+        .map(|entry| {
+            tree([
+                ("digest", Json::from(entry.digest.as_str())),
+                ("version", entry.version.as_deref().map_or(Json::Null, Json::from)),
+                ("at", Json::from(entry.at.to_string())),
+                ("until", entry.until.map_or(Json::Null, |until| Json::from(until.to_string()))),
+                ("evidence", Json::from(entry.evidence.as_str())),
+            ])
+        })
+        .collect();
+    let mut members = BTreeMap::from([(Json::from("quarantine"), Json::from(quarantine))]);
+    members.extend(last_good.map(|good| (Json::from("lastGood"), good)));
+    Json::from(members)
+}

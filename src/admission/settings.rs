@@ -1,0 +1,122 @@
+//! What counts for a policy in a namespace: its METADATA, the configuration over it, the first matching override over that.
+
+use std::collections::BTreeMap;
+
+use super::policy_set::{LoadError, Policy};
+use crate::{
+    config::{Action, Config, ConfigError, Parameter, selects, yaml},
+    template::{Json, json},
+};
+
+/// The settings of one policy, checked once at load.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    base: Effective,
+    overrides: Vec<(BTreeMap<String, String>, Effective)>,
+    /// Findings that were there before deny all the same.
+    pub(super) no_ratchet: bool,
+}
+
+/// What counts where.
+#[derive(Clone, Debug)]
+pub(super) struct Effective {
+    pub(super) action: Action,
+    /// `input.parameters`: only what is configured; the defaults live in the policy.
+    pub(super) parameters: Json,
+}
+
+impl Default for Effective {
+    fn default() -> Self {
+        Self { action: Action::Deny, parameters: Json::new_object() }
+    }
+}
+
+impl Settings {
+    /// What counts in a namespace with these labels.
+    pub(super) fn in_namespace(&self, labels: &BTreeMap<String, String>) -> &Effective {
+        let matching = self.overrides.iter().find(|(match_labels, _)| selects(match_labels, labels));
+        matching.map_or(&self.base, |(_, effective)| effective)
+    }
+}
+
+/// The settings of `policy`, or every mistake in them.
+pub(super) fn settings(policy: &Policy, config: &Config) -> Result<Settings, Vec<LoadError>> {
+    let Some(configured) = config.policies.get(&policy.name) else {
+        let base = Effective { action: policy.metadata.action, ..Effective::default() };
+        return Ok(Settings { base, ..Settings::default() });
+    };
+    let mut errors = Vec::new();
+    let overridden = configured.overrides.iter().flat_map(|one| &one.parameters);
+    for (name, parameter) in configured.parameters.iter().chain(overridden) {
+        if let Some(message) = refuse(policy, name, parameter) {
+            errors.push(ConfigError::new(&config.origin.file, &config.origin.text, parameter.at, message));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let base = Effective {
+        action: configured.action.unwrap_or(policy.metadata.action),
+        parameters: object([&configured.parameters, &BTreeMap::new()]),
+    };
+    let overrides = configured.overrides.iter().map(|one| {
+        let parameters = object([&configured.parameters, &one.parameters]);
+        (one.match_labels.clone(), Effective { action: one.action.unwrap_or(base.action), parameters })
+    });
+    Ok(Settings { overrides: overrides.collect(), base, no_ratchet: configured.existing == Some(Action::Deny) })
+}
+
+fn object(layers: [&BTreeMap<String, Parameter>; 2]) -> Json {
+    let members = layers.into_iter().flatten();
+    Json::from(
+        members
+            .map(|(name, parameter)| (Json::from(name.as_str()), Json::from(parameter.value.clone())))
+            .collect::<BTreeMap<_, _>>(),
+    )
+}
+
+/// Why the policy does not take this parameter.
+fn refuse(policy: &Policy, name: &str, parameter: &Parameter) -> Option<String> {
+    let Some(default) = policy.parameters.get(name) else {
+        let known: Vec<&str> = policy.parameters.keys().map(String::as_str).collect();
+        let what = format!("policy {} has no parameter", policy.name);
+        return Some(yaml::unknown(&what, name, &known));
+    };
+    let (wanted, found) = (kind(&plain(default)), kind(&parameter.value));
+    if wanted != found && wanted != "nothing" {
+        return Some(format!("`{name}` must be {wanted} such as {default}, not {found}"));
+    }
+    let refused = policy.metadata.parameters.get(name)?.refuse(&parameter.value)?;
+    Some(format!("`{name}` {refused}"))
+}
+
+fn kind(value: &serde_json::Value) -> &'static str {
+    match value {
+        serde_json::Value::Null => "nothing",
+        serde_json::Value::Bool(_) => "true or false",
+        serde_json::Value::Number(_) => "a number",
+        serde_json::Value::String(_) => "text",
+        serde_json::Value::Array(_) => "a list",
+        serde_json::Value::Object(_) => "a mapping",
+    }
+}
+
+/// The value as plain JSON; a set becomes a list.
+pub(super) fn plain(value: &Json) -> serde_json::Value {
+    match value {
+        Json::Null | Json::Undefined => serde_json::Value::Null,
+        Json::Bool(value) => (*value).into(),
+        Json::String(text) => text.as_ref().into(),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), _, _) => number.into(),
+            (_, Some(number), _) => number.into(),
+            (_, _, number) => number.into(),
+        },
+        Json::Array(elements) => elements.iter().map(plain).collect(),
+        Json::Set(elements) => elements.iter().map(plain).collect(),
+        Json::Object(members) => members
+            .iter()
+            .map(|(key, value)| (json::as_str(key).map_or_else(|| key.to_string(), str::to_owned), plain(value)))
+            .collect(),
+    }
+}

@@ -1,0 +1,285 @@
+//! The verdict: every policy is asked, what it finds is weighed (action, guard, ratchet, exemption, override), what breaks
+//! is kept beside it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Facts, Failure, Finding, Level, PolicySet, Request, Skipped, Verdict,
+    engine::{Broken, Session},
+    metadata::Need,
+    pointer::{self, Step},
+    policy_set::Policy,
+    quarantine,
+    raw::{self, Complaint},
+    settings::Effective,
+    wire::{Operation, Via, tree},
+};
+use crate::{
+    config::{Action, Config, Guard},
+    template::{Json, json, keys, overriding, owner},
+};
+
+/// Judges one request. `limit` is the time that all policies may take together.
+pub fn validate(
+    set: &PolicySet,
+    request: &Request,
+    facts: &Facts,
+    config: &Config,
+    now: Timestamp,
+    limit: Duration,
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    let Some(scope) = Scope::new(request, facts, config, now) else { return verdict };
+    verdict.notes.extend(scope.notes());
+    verdict.findings.extend(quarantine::finding(request, facts, now, scope.most));
+    verdict.used_facts = verdict.denied();
+    let mut session = set.engine.session(limit);
+    for policy in set.policies.iter().filter(|policy| policy.judges() && scope.concerns(policy)) {
+        match scope.missing(policy) {
+            missing if missing.is_empty() => scope.judge(policy, &mut session, &mut verdict),
+            needs => verdict.skipped.push(Skipped { policy: policy.name.clone(), needs }),
+        }
+    }
+    scope.say_what_was_let_through(&mut verdict);
+    verdict
+}
+
+/// What is the same for all policies of one request.
+pub(super) struct Scope<'a> {
+    pub(super) request: &'a Request,
+    facts: &'a Facts,
+    config: &'a Config,
+    now: Timestamp,
+    pub(super) guard: Guard,
+    labels: BTreeMap<String, String>,
+    overridden: Option<overriding::Override>,
+    owner: Option<owner::Owner>,
+    /// The most that anything can do to this request.
+    pub(super) most: Level,
+}
+
+impl<'a> Scope<'a> {
+    /// `None`: nothing here is judged.
+    pub(super) fn new(request: &'a Request, facts: &'a Facts, config: &'a Config, now: Timestamp) -> Option<Self> {
+        let guard = facts.guard?;
+        let object = request.object();
+        let is_going = request.operation == Operation::Update
+            && json::at(object, &["metadata", "deletionTimestamp"]).is_some_and(|at| *at != Json::Null);
+        if request.operation == Operation::Other || is_going || !request.is_deployment() {
+            return None;
+        }
+        let overridden = overriding::of(object, now).and_then(Result::ok);
+        let owner = json::get(object, "metadata").and_then(owner::controller_of);
+        let most = match guard {
+            Guard::Audit => Level::Audit,
+            Guard::Warn => Level::Warn,
+            Guard::Enforce if overridden.is_some() || owner.is_some() => Level::Warn,
+            Guard::Enforce => Level::Deny,
+        };
+        let labels = labels_of(facts.namespace.as_ref());
+        Some(Self { request, facts, config, now, guard, labels, overridden, owner, most })
+    }
+
+    /// The policy has a say in this request.
+    pub(super) fn concerns(&self, policy: &Policy) -> bool {
+        self.request.via == Via::Deployment || policy.metadata.scale
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    pub(super) fn settings<'p>(&self, policy: &'p Policy) -> &'p Effective {
+        policy.settings.in_namespace(&self.labels)
+    }
+
+    pub(super) fn is_exempt(&self, policy: &Policy) -> bool {
+        let Request { namespace, name, .. } = self.request;
+        self.config.exemption(&policy.name, namespace, name, self.now).is_some()
+    }
+
+    /// Facts that the policy needs and that cannot be known here.
+    pub(super) fn missing(&self, policy: &Policy) -> Vec<String> {
+        let is_missing = |need: &&Need| match need {
+            Need::Namespace => self.facts.namespace.is_none(),
+            Need::Peers => self.facts.peers.is_none(),
+            Need::History => self.facts.history.is_none(),
+        };
+        policy.metadata.needs.iter().filter(is_missing).map(|need| need.as_str().to_owned()).collect()
+    }
+
+    /// The one document that a policy sees: the request, its parameters, and of the context what it declared.
+    pub(super) fn input(&self, policy: &Policy, request: &Json) -> Json {
+        let mut context = BTreeMap::from([(Json::from("via"), Json::from(self.request.via.as_str()))]);
+        for need in &policy.metadata.needs {
+            let value = match need {
+                Need::Namespace => self.facts.namespace.clone(),
+                Need::Peers => self.facts.peers.clone().map(Json::from),
+                Need::History => self.facts.history.as_ref().map(quarantine::context),
+            };
+            context.extend(value.map(|value| (Json::from(need.as_str()), value)));
+        }
+        tree([
+            ("request", request.clone()),
+            ("parameters", self.settings(policy).parameters.clone()),
+            ("context", Json::from(context)),
+        ])
+    }
+
+    fn judge(&self, policy: &Policy, session: &mut Session, verdict: &mut Verdict) {
+        let most = if self.is_exempt(policy) { Level::Audit } else { self.most };
+        let deny = most.min(match self.settings(policy).action {
+            Action::Audit => Level::Audit,
+            Action::Warn => Level::Warn,
+            Action::Deny => Level::Deny,
+        });
+        let answer = match self.ask(policy, self.request.tree(), session) {
+            Ok(answer) => answer,
+            Err(failure) => return verdict.failures.push(Failure { level: deny, ..failure }),
+        };
+        // Only a denial needs an excuse, so the old object costs nothing while all is well.
+        let old = match deny {
+            Level::Deny if !answer.deny.is_empty() => self.old_answer(policy, session),
+            _ => None,
+        };
+        for complaint in answer.deny {
+            let was_there = old.as_ref().is_some_and(|old| old.has(&complaint, self.request.object()));
+            let level = if was_there { deny.min(Level::Warn) } else { deny };
+            verdict.used_facts |= level == Level::Deny && policy.uses_facts();
+            verdict.findings.push(finding(policy, level, complaint));
+        }
+        let warn = deny.min(Level::Warn);
+        verdict.findings.extend(answer.warn.into_iter().map(|complaint| finding(policy, warn, complaint)));
+    }
+
+    fn ask(&self, policy: &Policy, request: &Json, session: &mut Session) -> Result<Complaints, Failure> {
+        let value = session
+            .eval(&policy.verdict_rule(), self.input(policy, request))
+            .map_err(|broken| failure(policy, broken))?;
+        let read = |rule: &'static str| {
+            raw::complaints(json::get(&value, rule)).map_err(|message| misshapen(policy, rule, &message))
+        };
+        Ok(Complaints { deny: read("deny")?, warn: read("warn")? })
+    }
+
+    /// What the policy says of the object as it is stored; `None` where there is none, or no ratchet.
+    fn old_answer(&self, policy: &Policy, session: &mut Session) -> Option<OldAnswer<'a>> {
+        let old = self.request.old_object()?;
+        if policy.settings.no_ratchet {
+            return None;
+        }
+        // An UPDATE that changes nothing: what was there already is what remains.
+        let unchanged = self.request.with_object(old.clone());
+        let answer = self.ask(policy, unchanged.tree(), session).ok()?;
+        Some(OldAnswer { old, complaints: answer.deny })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let guard = self.labels.get(keys::GUARD).and_then(|value| value.parse::<Guard>().err());
+        guard.filter(|_| self.guard != Guard::Audit).map(|unknown| unknown.to_string()).into_iter().collect()
+    }
+
+    /// Under `enforce` somebody wants to know why this was not refused.
+    fn say_what_was_let_through(&self, verdict: &mut Verdict) {
+        if self.guard != Guard::Enforce || (verdict.findings.is_empty() && verdict.failures.is_empty()) {
+            return;
+        }
+        if let Some(overriding::Override { until, reason }) = &self.overridden {
+            verdict.notes.push(format!("the override until {until} is in force ({reason}): nothing is refused"));
+        } else if let Some(owner) = &self.owner {
+            let (kind, name) = (&owner.kind, &owner.name);
+            verdict.notes.push(format!("{kind} {name} manages this Deployment, so surefoot only warns"));
+        }
+    }
+}
+
+struct Complaints {
+    deny: Vec<Complaint>,
+    warn: Vec<Complaint>,
+}
+
+struct OldAnswer<'a> {
+    old: &'a Json,
+    complaints: Vec<Complaint>,
+}
+
+impl OldAnswer<'_> {
+    /// The same complaint at the same place, where this request changes nothing.
+    fn has(&self, complaint: &Complaint, new: &Json) -> bool {
+        let place = pointer::place(new, &complaint.path);
+        let is_same = |old: &Complaint| {
+            // A bare message has no code; it is its own.
+            let same_code = old.code == complaint.code && (!old.code.is_empty() || old.message == complaint.message);
+            same_code && pointer::place(self.old, &old.path) == place
+        };
+        if !self.complaints.iter().any(is_same) {
+            return false;
+        }
+        // A complaint without a place is about the whole specification.
+        let place = if place.is_empty() { vec![Step::Key("spec".to_owned())] } else { place };
+        pointer::value_at(new, &place) == pointer::value_at(self.old, &place)
+    }
+}
+
+fn finding(policy: &Policy, level: Level, complaint: Complaint) -> Finding {
+    let Complaint { code, message, path, fix } = complaint;
+    Finding { policy: policy.name.clone(), code, level, path, message, fix, details: Vec::new() }
+}
+
+pub(super) fn failure(policy: &Policy, broken: Broken) -> Failure {
+    let Broken { file, line, column, message } = broken;
+    let file = if file.is_empty() { policy.file.clone() } else { file };
+    Failure { policy: policy.name.clone(), file, line, column, message, level: Level::Deny }
+}
+
+/// A rule gave something that is no finding: the place is where the rule begins.
+pub(super) fn misshapen(policy: &Policy, rule: &'static str, message: &str) -> Failure {
+    let (file, at) = policy.places.get(rule).cloned().unwrap_or_default();
+    let message = format!("`{rule}`: {message}");
+    Failure { policy: policy.name.clone(), file, line: at.line, column: at.column, message, level: Level::Deny }
+}
+
+fn labels_of(namespace: Option<&Json>) -> BTreeMap<String, String> {
+    let Some(Json::Object(labels)) = namespace.and_then(|namespace| json::get(namespace, "labels")) else {
+        return BTreeMap::new();
+    };
+    let text = |(key, value)| Some((json::as_str(key)?.to_owned(), json::as_str(value)?.to_owned()));
+    labels.iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixtures::*, *};
+
+    const GOOD: &str = r#"{"name":"model","image":"x","readinessProbe":{},"livenessProbe":{}}"#;
+    const BAD: &str = r#"{"name":"model","image":"x","livenessProbe":{}}"#;
+    const NO_READINESS: &str = "no-readiness /spec/template/spec/containers/0/readinessProbe";
+
+    fn set() -> PolicySet {
+        PolicySet::load(standard(), &Config::default()).unwrap()
+    }
+
+    fn create(metadata: &str, containers: &str) -> Request {
+        Request::create(deployment(metadata, r#""replicas":1"#, containers), "shop")
+    }
+
+    #[test]
+    fn what_a_guard_makes_of_a_denial() {
+        let set = set();
+        let rows = [
+            (Some(Guard::Enforce), vec![format!("Deny probes/{NO_READINESS}")]),
+            (Some(Guard::Warn), vec![format!("Warn probes/{NO_READINESS}")]),
+            (Some(Guard::Audit), vec![format!("Audit probes/{NO_READINESS}")]),
+            (None, vec![]),
+        ];
+        for (guard, wanted) in rows {
+            let facts = Facts { guard, ..facts(Guard::Enforce) };
+            let verdict = judge(&set, &create("", BAD), &facts, &Config::default());
+            assert_eq!(summary(&verdict), wanted);
+            assert_eq!(verdict.denied(), guard == Some(Guard::Enforce));
+        }
+        assert_eq!(judge(&set, &create("", GOOD), &facts(Guard::Enforce), &Config::default()), Verdict::default());
+    }
+}
