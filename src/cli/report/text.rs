@@ -237,6 +237,7 @@ spec:
             path: path.into(),
             message: "container \"model\" has no readinessProbe".into(),
             fix: "readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}".into(),
+            details: Vec::new(),
         }
     }
 
