@@ -12,7 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// Sets up logging to standard error for the long-running commands: text on a terminal, JSON lines elsewhere.
 /// `RUST_LOG` selects; the default is `info`.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    // kube's crates repeat an error at every try; `cluster` says it once, with what to do.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();

@@ -17,7 +17,8 @@ use crate::{
     cluster::rollouts,
     rollout::{
         Record,
-        view::{self, End, Seen},
+        ending::{End, end, known},
+        view::{self, Seen},
     },
     template::Digest,
 };
@@ -88,7 +89,7 @@ impl Watched {
         cluster.guard(namespace).await?;
         let seen = rollouts::read(&cluster.client, namespace, name).await.map_err(anyhow::Error::msg)?;
         let record = cluster.records.get(namespace, name).await?.map(|stored| stored.record);
-        Ok(Self { wanted: seen.digest.clone(), known: view::known(record.as_ref()), seen, record })
+        Ok(Self { wanted: seen.digest.clone(), known: known(record.as_ref()), seen, record })
     }
 
     /// Watches until it is over.
@@ -117,7 +118,7 @@ impl Watched {
     }
 
     fn judge(&self) -> Option<End> {
-        view::end(&self.wanted, &self.seen, self.record.as_ref(), self.known, Timestamp::now())
+        end(&self.wanted, &self.seen, self.record.as_ref(), self.known, Timestamp::now())
     }
 
     fn saw(&mut self, seen: Option<Seen>) -> anyhow::Result<()> {

@@ -74,6 +74,8 @@ pub enum Rest {
 pub struct Watch {
     /// What it has spent.
     pub reading: Reading,
+    /// When it was first seen.
+    pub began: Option<Timestamp>,
     /// When it was first complete: it is baking since.
     pub completed: Option<Timestamp>,
     /// When it settles if it stays quiet and complete.
@@ -241,6 +243,8 @@ impl Case<'_> {
             digest: template.digest.clone(),
             version: template.version.clone(),
             target,
+            began: self.began(),
+            replica_set: self.snapshot.current().map(|set| set.object.clone()),
             at: self.now,
             generation: deployment.generation,
             outcome: Outcome::Recorded,
@@ -261,6 +265,13 @@ impl Case<'_> {
         }
         let settles_at = settles_at.filter(|_| quiet);
         let again_at = [reading.worse_at, settles_at, revert_at].into_iter().flatten().min();
-        Decision::Watch(Watch { reading, completed, settles_at, again_at })
+        Decision::Watch(Watch { reading, began: self.began(), completed, settles_at, again_at })
+    }
+
+    /// When this rollout was first seen, also if that was by another controller.
+    fn began(&self) -> Option<Timestamp> {
+        let current = self.record.and_then(|record| record.current.as_ref());
+        let ours = current.filter(|current| current.digest == self.snapshot.deployment.template.digest);
+        ours.map(|current| current.since).or(self.history.since)
     }
 }

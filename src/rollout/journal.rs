@@ -17,7 +17,7 @@ pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, n
     match decision {
         Decision::Rest(_) => return None,
         Decision::Watch(watch) if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 => return None,
-        Decision::Watch(watch) => next.current(deployment, now).watched(watch),
+        Decision::Watch(watch) => next.current(deployment, watch.began.unwrap_or(now)).watched(watch),
         Decision::Settle(settled) => next.settle(settled, deployment, now),
         Decision::Revert(revert) => next.begin(revert),
         Decision::Finish(revert) => next.finish(revert, deployment.generation),
@@ -55,7 +55,7 @@ fn start(record: Option<&Record>, deployment: &Deployment) -> Record {
 
 impl Record {
     /// The entry of the rollout that is being watched; made anew when the template is another one.
-    fn current(&mut self, deployment: &Deployment, now: Timestamp) -> &mut Current {
+    fn current(&mut self, deployment: &Deployment, since: Timestamp) -> &mut Current {
         let template = &deployment.template;
         if self.current.as_ref().is_some_and(|current| current.digest != template.digest) {
             self.current = None;
@@ -63,7 +63,7 @@ impl Record {
         self.current.get_or_insert_with(|| Current {
             digest: template.digest.clone(),
             version: template.version.clone(),
-            since: now,
+            since,
             completed: None,
             settles_at: None,
             spent: None,

@@ -13,6 +13,7 @@
 
 pub mod budget;
 pub mod decide;
+pub mod ending;
 pub mod evidence;
 pub mod history;
 pub mod journal;

@@ -98,6 +98,12 @@ pub struct Revert {
     /// What was put back; `None` for a canary that was withdrawn (scaled to 0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Settled>,
+    /// When its rollout was first seen. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Timestamp>,
+    /// The ReplicaSet that failed. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_set: Option<ObjectRef>,
     /// When it was decided and recorded.
     pub at: Timestamp,
     /// metadata.generation that it was decided on, and once it is written, that it led to: an older Deployment in a

@@ -35,6 +35,8 @@ pub fn timeline(seen: &Seen, record: Option<&Record>) -> Vec<Moment> {
         moments.push(Moment::new(settled.at, what, settled.replica_set.name.clone()));
     }
     for revert in &record.reverts {
+        let set = revert.replica_set.as_ref().map(|set| set.name.clone()).unwrap_or_default();
+        moments.extend(revert.began.map(|began| Moment::new(began, format!("rollout of {}", revert.bad()), set)));
         moments.extend(failure(&revert.evidence, revert.at));
         moments.push(reverted_moment(revert));
         if let Some(lifted) = revert.lifted.filter(|lifted| *lifted > revert.at) {
@@ -115,6 +117,7 @@ mod tests {
             .collect();
         let want = [
             (1, "1 settled: churn-1"),
+            (19, "rollout of 2: churn-2"),
             (20, "first failure: readiness of container \"model\", HTTP 503"),
             (21, "budget spent: [##########] 12/10"),
             (21, "reverted to 1: 2 failed 12 of 30 probes in 60 s"),

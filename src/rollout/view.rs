@@ -1,4 +1,4 @@
-//! A rollout as people see it: one state, one line, a timeline; and when a wait for it is over.
+//! A rollout as people see it: one state, one line.
 //!
 //! `surefoot status` and `surefoot wait` need no more than the Deployment and its record: the right to read pods or
 //! ReplicaSets is not asked for. What the controller alone knows is in the record.
@@ -152,7 +152,7 @@ pub fn row(seen: &Seen, record: Option<&Record>, now: Timestamp) -> Row {
 }
 
 /// A row without the Deployment's names.
-struct Told {
+pub(super) struct Told {
     state: State,
     failed: Option<u32>,
     budget: Option<u32>,
@@ -175,7 +175,7 @@ pub(super) struct Facts<'a> {
     seen: &'a Seen,
     record: Option<&'a Record>,
     /// `record`, unless it is about a Deployment of the same name that is gone.
-    ours: Option<&'a Record>,
+    pub(super) ours: Option<&'a Record>,
     /// The entry of the rollout under watch, if it is this template's.
     pub(super) current: Option<&'a Current>,
 }
@@ -187,7 +187,7 @@ impl<'a> Facts<'a> {
         Self { seen, record, ours, current }
     }
 
-    fn withdrawn(&self) -> Option<Told> {
+    pub(super) fn withdrawn(&self) -> Option<Told> {
         let revert = self.ours?.reverts.first()?;
         let withdrawn = revert.target.is_none() && revert.outcome != Outcome::Observed;
         (withdrawn && revert.digest == self.seen.digest && self.seen.replicas == 0).then(|| {
@@ -212,7 +212,7 @@ impl<'a> Facts<'a> {
     }
 
     /// The newest revert put this template back, and nothing has settled since.
-    fn reverted(&self, now: Timestamp) -> Option<Told> {
+    pub(super) fn reverted(&self, now: Timestamp) -> Option<Told> {
         let ours = self.ours?;
         let revert = ours.reverts.first()?;
         let back = revert.target.as_ref()?.digest == self.seen.digest && revert.outcome != Outcome::Observed;
@@ -224,7 +224,7 @@ impl<'a> Facts<'a> {
         })
     }
 
-    fn settled(&self) -> Option<Told> {
+    pub(super) fn settled(&self) -> Option<Told> {
         let settled = self.ours?.settled.first().filter(|settled| settled.digest == self.seen.digest)?;
         Some(Told::new(State::Settled, Some(settled.at), ""))
     }
@@ -279,64 +279,6 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// How a wait for one template ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It is last good.
-    Settled(String),
-    /// It failed: reverted, withdrawn, or left as it is. The text says which.
-    Failed(String),
-    /// The Deployment has another template, and not by a revert.
-    Replaced(String),
-}
-
-/// Whether the wait for the template `wanted` is over. `known` is the time of the newest revert that was over when the
-/// wait began: a template that failed before and is tried again is judged by what happens to it now.
-pub fn end(
-    wanted: &Digest,
-    seen: &Seen,
-    record: Option<&Record>,
-    known: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<End> {
-    let facts = Facts::new(seen, record);
-    if seen.digest != *wanted {
-        let of_wanted = |revert: &&Revert| {
-            revert.digest == *wanted
-                && revert.outcome != Outcome::Observed
-                && known.is_none_or(|known| revert.at > known)
-        };
-        return Some(match facts.ours.and_then(|ours| ours.reverts.iter().find(of_wanted)) {
-            Some(revert) => End::Failed(reverted_sentence(revert)),
-            None => End::Replaced(format!("the Deployment has another template meanwhile, {}", seen.version())),
-        });
-    }
-    if facts.reverted(now).or_else(|| facts.withdrawn()).is_some() {
-        return facts.ours.and_then(|ours| ours.reverts.first()).map(|revert| End::Failed(reverted_sentence(revert)));
-    }
-    if let Some(stall) = facts.current.and_then(|current| current.stall.as_ref()) {
-        let state = if stall.reason == StallReason::Observed { State::Observed } else { State::Stalled };
-        let (what, why) = (failed(&stall.evidence), stall.reason.sentence());
-        return Some(End::Failed(format!("{state}: {} {what}; {why}", seen.version())));
-    }
-    facts.settled().map(|_| End::Settled(format!("settled: {}", seen.version())))
-}
-
-/// The time to hand to [`end`], from the record as it is when the wait begins.
-pub fn known(record: Option<&Record>) -> Option<Timestamp> {
-    record?.reverts.iter().find(|revert| revert.outcome == Outcome::Written).map(|revert| revert.at)
-}
-
-/// `reverted: 2.4.0 failed 12 of 30 probes in 41 s, 2.3.1 is back`
-fn reverted_sentence(revert: &Revert) -> String {
-    let bad = revert.bad();
-    let what = failed(&revert.evidence);
-    match &revert.target {
-        Some(good) => format!("reverted: {bad} {what}, {} is back", good.named()),
-        None => format!("withdrawn: {bad} {what}, scaled to 0: nothing to go back to"),
-    }
-}
-
 impl Revert {
     /// What failed, in one word or two.
     pub(super) fn bad(&self) -> String {
@@ -386,7 +328,7 @@ pub(super) mod tests {
         Timestamp::from_second(1_795_356_000 + minute * 60).unwrap()
     }
 
-    fn digest(name: &str) -> Digest {
+    pub(in crate::rollout) fn digest(name: &str) -> Digest {
         serde_json::from_value(json!(format!("v1:{name}{name}{name}{name}"))).unwrap()
     }
 
@@ -415,23 +357,29 @@ pub(super) mod tests {
             "container": "model", "signal": "readiness", "message": "HTTP 503"})
     }
 
-    fn settled(version: &str, minute: i64) -> serde_json::Value {
+    pub(in crate::rollout) fn settled(version: &str, minute: i64) -> serde_json::Value {
         let set = json!({"name": format!("churn-{version}"), "uid": version});
         json!({"digest": digest(version), "version": version, "replicaSet": set, "at": at(minute)})
     }
 
-    fn revert(version: &str, target: Option<&str>, outcome: &str, minute: i64) -> serde_json::Value {
+    pub(in crate::rollout) fn revert(
+        version: &str,
+        target: Option<&str>,
+        outcome: &str,
+        minute: i64,
+    ) -> serde_json::Value {
         json!({"digest": digest(version), "version": version, "target": target.map(|target| settled(target, 1)),
+            "began": at(minute - 2), "replicaSet": {"name": format!("churn-{version}"), "uid": version},
             "at": at(minute), "outcome": outcome, "class": "application", "evidence": evidence(minute)})
     }
 
-    fn current(version: &str, more: serde_json::Value) -> serde_json::Value {
+    pub(in crate::rollout) fn current(version: &str, more: serde_json::Value) -> serde_json::Value {
         let mut current = json!({"digest": digest(version), "version": version, "since": at(20)});
         current.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         current
     }
 
-    fn stall(reason: &str) -> serde_json::Value {
+    pub(in crate::rollout) fn stall(reason: &str) -> serde_json::Value {
         json!({"stall": {"reason": reason, "at": at(25), "evidence": evidence(25)}})
     }
 
@@ -512,52 +460,6 @@ pub(super) mod tests {
         ];
         for (seen, record, want) in rows {
             assert_eq!(told(&seen, record.as_ref()), want);
-        }
-    }
-
-    #[test]
-    fn a_wait_ends_with_what_happened_to_its_template() {
-        let (fresh, two) = (Some(record(json!([settled("1", 1)]), json!([]), json!(null))), digest("2"));
-        let failed = |text: &str| Some(End::Failed(text.into()));
-        let back = "reverted: 2 failed 12 of 30 probes in 60 s, 1 is back";
-        let withdrawn = record(json!([]), json!([revert("2", None, "written", 21)]), json!(null));
-        let stalled = |reason| Some(record(json!([]), json!([]), current("2", stall(reason))));
-        let other = Some(End::Replaced("the Deployment has another template meanwhile, 3".into()));
-        let rows = [
-            (&two, seen("2"), None, None, None),
-            (&two, seen("2"), fresh.clone(), None, None),
-            (&digest("1"), seen("1"), fresh, None, Some(End::Settled("settled: 1".into()))),
-            (&two, seen("1"), Some(reverted()), None, failed(back)),
-            // It began when the revert had been made already.
-            (&digest("1"), seen("1"), Some(reverted()), Some(at(21)), failed(back)),
-            // It was reverted before, and is tried again.
-            (&two, seen("2"), Some(reverted()), Some(at(21)), None),
-            (&two, seen("3"), Some(reverted()), Some(at(21)), other.clone()),
-            (&two, seen("3"), None, None, other),
-            (
-                &two,
-                Seen { replicas: 0, ..seen("2") },
-                Some(withdrawn),
-                None,
-                failed("withdrawn: 2 failed 12 of 30 probes in 60 s, scaled to 0: nothing to go back to"),
-            ),
-            (
-                &two,
-                seen("2"),
-                stalled("NothingSettled"),
-                None,
-                failed("stalled: 2 failed 12 of 30 probes in 60 s; nothing to go back to: no version has settled"),
-            ),
-            (
-                &two,
-                seen("2"),
-                stalled("Observed"),
-                None,
-                failed("observed: 2 failed 12 of 30 probes in 60 s; only observed"),
-            ),
-        ];
-        for (wanted, seen, record, known, want) in rows {
-            assert_eq!(end(wanted, &seen, record.as_ref(), known, at(31)), want);
         }
     }
 
