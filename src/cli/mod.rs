@@ -15,6 +15,7 @@ mod check;
 mod controller;
 mod help;
 mod live;
+mod load;
 mod manifests;
 mod report;
 mod source;

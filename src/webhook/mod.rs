@@ -1,4 +1,82 @@
 //! The HTTPS server that the API server asks: router, TLS, deadline, readiness, drain.
+//!
+//! ```text
+//!   server   accept, TLS, HTTP/1.1, drain
+//!     └─ router   path → hook, content type, size, time; statuses for what gets no verdict
+//!          └─ review   body → Request → Facts → Verdict → Answer, off the async threads
+//! ```
+//!
+//! Owned by the process: the policy set and configuration (compiled before the port opens), and one latch, [`State`].
+//! Absent on purpose: anything that writes to the cluster. The mutating path never denies, the validating path never patches.
 
+mod review;
+mod router;
 pub mod server;
 pub mod tls;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread::available_parallelism,
+};
+
+use tokio::sync::Semaphore;
+
+pub use router::{MAX_BODY, router};
+
+use crate::{admission::PolicySet, cluster::ClusterFacts, config::Config, telemetry::WebhookMetrics};
+
+/// Where the process is in its life. It moves forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Policies or facts are not complete: hooks get 503.
+    Starting,
+    /// Everything is served.
+    Ready,
+    /// Told to stop: `/readyz` says so, hooks are still answered.
+    Stopping,
+}
+
+/// What every request shares.
+pub struct App {
+    set: PolicySet,
+    config: Config,
+    facts: ClusterFacts,
+    metrics: WebhookMetrics,
+    /// [`State`] as a number: written by whoever starts and stops the process, read by every request.
+    state: AtomicU8,
+    /// Evaluations at a time, as many as there are cores: more would only make each slower.
+    slots: Arc<Semaphore>,
+}
+
+impl App {
+    /// Starts in [`State::Starting`].
+    pub fn new(set: PolicySet, config: Config, facts: ClusterFacts) -> Self {
+        let metrics = WebhookMetrics::new(set.digest());
+        let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        Self { set, config, facts, metrics, state: AtomicU8::new(State::Starting as u8), slots }
+    }
+
+    /// Moves forward to `state`; nothing happens if the process is beyond it.
+    pub fn enter(&self, state: State) {
+        self.state.fetch_max(state as u8, Ordering::Relaxed);
+        self.metrics.ready.set(i64::from(self.state() == State::Ready));
+    }
+
+    /// Where the process is.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Relaxed) {
+            0 => State::Starting,
+            1 => State::Ready,
+            _ => State::Stopping,
+        }
+    }
+
+    /// `/readyz?verbose`.
+    fn details(&self) -> String {
+        let facts = if self.state() == State::Starting { "being read" } else { "synced" };
+        format!("policies     {} in set {}\nfacts        {facts}\n", self.set.policies().len(), self.set.digest())
+    }
+}

@@ -9,7 +9,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod bed;
 mod check;
 mod cluster;
+mod hooks;
 mod house;
+mod http;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,8 +20,17 @@ fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [house::trials(), check::trials(), bed::trials(), cluster::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [
+        house::trials(),
+        check::trials(),
+        bed::trials(),
+        cluster::trials(),
+        http::trials(),
+        hooks::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();

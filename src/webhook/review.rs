@@ -1,0 +1,267 @@
+//! One review: body → [`Request`] → [`Facts`] → verdict or defaults → answer, all before the request's deadline.
+
+use std::sync::Arc;
+
+use axum::{body::Bytes, http::StatusCode};
+use jiff::Timestamp;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{App, router::Refusal};
+use crate::{
+    admission::{
+        self, Facts, Failure, Finding, Level, Verdict,
+        answer::{self, Answer},
+        defaults, message,
+        wire::{Operation, Request, WireError},
+    },
+    cluster::facts::{About, Missed},
+    config::Guard,
+    telemetry::{FindingLabels, LiveReadLabels, PolicyLabels, ReviewLabels, VerdictLabel},
+    template::{Json, json, keys},
+};
+
+/// Bodies up to this size are parsed where they are (some hundred microseconds at most); larger ones where it may take long.
+const SMALL: usize = 128 << 10;
+
+/// Which hook asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    Validate,
+    Mutate,
+    Scale,
+}
+
+impl Hook {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Mutate => "mutate",
+            Self::Scale => "scale",
+        }
+    }
+}
+
+/// Answers one review before `deadline`.
+pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: Instant) -> Result<Vec<u8>, Refusal> {
+    let review = Review { app, hook, deadline };
+    let request = review.parse(body).await?;
+    let expected = if hook == Hook::Scale { "Scale" } else { "Deployment" };
+    if request.operation == Operation::Other || request.kind != expected {
+        let message = format!("surefoot judges the {expected} here, this is a {}; allowed unseen", request.kind);
+        return Ok(review.pass(&request, VerdictLabel::unknown, Some(message)));
+    }
+    let request = match hook {
+        Hook::Scale => match review.scaled(&request).await {
+            Ok(scaled) => scaled,
+            Err(why) => return Ok(review.pass(&request, VerdictLabel::unknown, why)),
+        },
+        Hook::Validate | Hook::Mutate => request,
+    };
+    let facts = review.facts(&request).await;
+    if facts.guard.is_none() {
+        return Ok(review.pass(&request, VerdictLabel::unguarded, None));
+    }
+    match hook {
+        Hook::Mutate => review.defaulted(request, facts).await,
+        Hook::Validate | Hook::Scale => review.validated(request, facts).await,
+    }
+}
+
+/// What the steps of one review share.
+struct Review<'a> {
+    app: &'a Arc<App>,
+    hook: Hook,
+    deadline: Instant,
+}
+
+impl Review<'_> {
+    async fn parse(&self, body: Bytes) -> Result<Request, Refusal> {
+        let parsed = match body.len() {
+            0..=SMALL => Request::parse(&body),
+            _ => self.compute(move |_| Request::parse(&body)).await?,
+        };
+        parsed.map_err(|WireError { status, message }| {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            Refusal::new(status, "malformed", message)
+        })
+    }
+
+    /// The Scale as a request about its Deployment. `Err`: there is none, or it could not be read (and why).
+    async fn scaled(&self, request: &Request) -> Result<Request, Option<String>> {
+        let found = self.app.facts.deployment(&request.namespace, &request.name).await;
+        self.count_read("deployment", found.as_ref().map(Option::is_some));
+        match found {
+            Ok(Some(deployment)) => Ok(request.clone().scaled(deployment)),
+            Ok(None) => Err(None),
+            Err(Missed(why)) => {
+                warn!(namespace = request.namespace, name = request.name, "scaling is allowed unseen: {why}");
+                Err(Some(format!("surefoot could not look at the Deployment, so the scaling is allowed unseen: {why}")))
+            }
+        }
+    }
+
+    /// From the caches. A namespace that they do not know is read live, and taken as `enforce` if that fails: the API
+    /// server asks about guarded ones only.
+    async fn facts(&self, request: &Request) -> Facts {
+        match self.app.facts.cached(about(request)) {
+            Some(facts) => facts,
+            None => self.live(request).await.unwrap_or_else(|Missed(why)| {
+                warn!(namespace = request.namespace, "taken as enforce: {why}");
+                let namespace = Json::from_json_str(r#"{"labels": {}, "annotations": {}}"#).ok();
+                Facts { guard: Some(Guard::Enforce), namespace, ..Facts::default() }
+            }),
+        }
+    }
+
+    async fn live(&self, request: &Request) -> Result<Facts, Missed> {
+        let live = self.app.facts.live(about(request)).await;
+        self.count_read("facts", live.as_ref().map(|facts| facts.guard.is_some()));
+        live
+    }
+
+    async fn validated(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
+        let (request, facts, verdict) = self.validate(request, facts).await?;
+        let (request, verdict) = match facts.cached && verdict.used_facts {
+            true => self.confirmed(request, facts, verdict).await?,
+            false => (request, verdict),
+        };
+        let answer = answer::validated(&request, &verdict, Timestamp::now());
+        self.count_findings(&verdict);
+        let label = match &answer {
+            answer if !answer.allowed => VerdictLabel::denied,
+            answer if !answer.warnings.is_empty() => VerdictLabel::warned,
+            _ => VerdictLabel::allowed,
+        };
+        if label == VerdictLabel::denied {
+            let Request { uid, namespace, name, user, dry_run, .. } = &request;
+            let denied = verdict.findings.iter().filter(|finding| finding.level == Level::Deny).map(Finding::name);
+            let why = denied.collect::<Vec<_>>().join(", ");
+            info!(hook = self.hook.name(), namespace, name, user, dry_run, uid, why, "denied");
+        }
+        Ok(self.send(&request, answer, label))
+    }
+
+    /// A denial that rests on cached facts is decided again on a live read. One that cannot be confirmed is a warning;
+    /// what stands without such facts stays.
+    async fn confirmed(&self, request: Request, facts: Facts, first: Verdict) -> Result<(Request, Verdict), Refusal> {
+        let missed = match self.live(&request).await {
+            Ok(live) => return self.validate(request, live).await.map(|(request, _, verdict)| (request, verdict)),
+            Err(missed) => missed,
+        };
+        warn!(namespace = request.namespace, name = request.name, "a denial becomes a warning: {missed}");
+        let fewer = Facts { peers: None, history: None, cached: false, ..facts };
+        let (request, _, mut verdict) = self.validate(request, fewer).await?;
+        let denied = first.findings.into_iter().filter(|finding| finding.level == Level::Deny);
+        let unconfirmed: Vec<_> = denied.filter(|finding| !verdict.findings.contains(finding)).collect();
+        verdict.findings.extend(unconfirmed.into_iter().map(|finding| Finding { level: Level::Warn, ..finding }));
+        Ok((request, verdict))
+    }
+
+    async fn validate(&self, request: Request, facts: Facts) -> Result<(Request, Facts, Verdict), Refusal> {
+        let deadline = self.deadline;
+        self.compute(move |app| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let verdict = admission::validate(&app.set, &request, &facts, &app.config, Timestamp::now(), left);
+            (request, facts, verdict)
+        })
+        .await
+    }
+
+    async fn defaulted(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
+        let deadline = self.deadline;
+        let (request, defaulting) = self
+            .compute(move |app| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let defaulting = defaults::default(&app.set, &request, &facts, &app.config, Timestamp::now(), left);
+                (request, defaulting)
+            })
+            .await?;
+        self.count_failures(&defaulting.failures);
+        let patches = !defaulting.patch.0.is_empty();
+        let label = if patches { VerdictLabel::patched } else { VerdictLabel::allowed };
+        Ok(self.send(&request, answer::defaulted(&request, &defaulting), label))
+    }
+
+    /// Runs `work` where it may take its time, one at a time for each core; a panic in it costs this request only.
+    async fn compute<T: Send + 'static>(&self, work: impl FnOnce(&App) -> T + Send + 'static) -> Result<T, Refusal> {
+        let late = |reason, message: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, message);
+        let slot = match timeout_at(self.deadline, Arc::clone(&self.app.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            _ => return Err(late("overloaded", "overloaded: no time was left to judge this request")),
+        };
+        let app = Arc::clone(self.app);
+        let worker = spawn_blocking(move || {
+            let done = work(&app);
+            drop(slot);
+            done
+        });
+        match timeout_at(self.deadline, worker).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(panic)) => {
+                error!("a request panicked: {panic}");
+                let message = "an error inside surefoot; its log has the details";
+                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "panic", message))
+            }
+            Err(_) => Err(late("deadline", "judging this request took longer than it had")),
+        }
+    }
+}
+
+impl Review<'_> {
+    /// Allowed without being judged; `warning` says why where that is news.
+    fn pass(&self, request: &Request, label: VerdictLabel, warning: Option<String>) -> Vec<u8> {
+        let mut answer = Answer::allowed(request);
+        answer.warnings.extend(warning.as_deref().map(message::note));
+        self.send(request, answer, label)
+    }
+
+    /// Counts and writes the answer.
+    fn send(&self, request: &Request, answer: Answer, verdict: VerdictLabel) -> Vec<u8> {
+        let operation = match request.operation {
+            Operation::Create => "create",
+            Operation::Update => "update",
+            Operation::Other => "other",
+        };
+        let (hook, Request { uid, namespace, name, .. }) = (self.hook.name(), request);
+        self.app.metrics.reviews.get_or_create(&ReviewLabels { hook, operation, verdict }).inc();
+        debug!(hook, operation, namespace, name, uid, ?verdict, "answered");
+        answer.to_bytes()
+    }
+
+    fn count_findings(&self, verdict: &Verdict) {
+        for Finding { policy, level, .. } in &verdict.findings {
+            let level = match level {
+                Level::Deny => "deny",
+                Level::Warn => "warn",
+                Level::Audit => "audit",
+            };
+            self.app.metrics.findings.get_or_create(&FindingLabels { policy: policy.clone(), level }).inc();
+        }
+        self.count_failures(&verdict.failures);
+    }
+
+    fn count_failures(&self, failures: &[Failure]) {
+        for Failure { policy, file, line, column, message, .. } in failures {
+            warn!(policy, "{file}:{line}:{column}: {message}");
+            self.app.metrics.failures.get_or_create(&PolicyLabels { policy: policy.clone() }).inc();
+        }
+    }
+
+    fn count_read(&self, what: &'static str, read: Result<bool, &Missed>) {
+        let outcome = match read {
+            Ok(true) => "found",
+            Ok(false) => "absent",
+            Err(_) => "failed",
+        };
+        self.app.metrics.live_reads.get_or_create(&LiveReadLabels { what, outcome }).inc();
+    }
+}
+
+fn about(request: &Request) -> About<'_> {
+    let model = json::str_at(request.object(), &["metadata", "labels", keys::MODEL]).filter(|model| !model.is_empty());
+    About { namespace: &request.namespace, name: &request.name, model }
+}
