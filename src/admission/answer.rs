@@ -88,6 +88,7 @@ pub fn validated(request: &Request, verdict: &Verdict, now: Timestamp) -> Answer
     annotate(&mut annotations, "broken", verdict.failures.iter().map(|failure| failure.policy.clone()));
     annotate(&mut annotations, "skipped", verdict.skipped.iter().map(|skipped| skipped.policy.clone()));
     Answer {
+        allowed: !verdict.denied(),
         status: verdict.denied().then(|| refusal(request, verdict, now)),
         warnings: bounded(warnings),
         audit_annotations: annotations,

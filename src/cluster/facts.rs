@@ -27,18 +27,12 @@ use super::{
 };
 use crate::{
     admission::{Facts, History, LastGood, Quarantined},
-    rollout::record::{Class, Evidence, Outcome, Record, Revert, Signal},
+    rollout::record::{Outcome, Record, Revert},
     template::{Json, keys},
 };
 
 /// How long a live read may take.
 pub const LIVE: Duration = Duration::from_millis(500);
-
-/// How long a template stays quarantined that failed for reasons outside it.
-const CONFIGURATION_QUARANTINE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
-
-/// How often that quarantine ends by itself.
-const CONFIGURATION_CHANCES: usize = 3;
 
 /// Which Deployment the facts are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,8 +248,8 @@ fn history_of(record: &Record) -> History {
                 digest: revert.digest.clone(),
                 version: revert.version.clone(),
                 at: revert.at,
-                until: end_of_quarantine(record, revert),
-                evidence: sentence(revert),
+                until: revert.until(),
+                evidence: revert.sentence(),
             });
         }
     }
@@ -270,36 +264,6 @@ fn history_of(record: &Record) -> History {
 /// An observed one changed nothing, so it refuses nothing.
 fn counts(revert: &Revert) -> bool {
     revert.lifted.is_none() && revert.outcome != Outcome::Observed
-}
-
-/// Configuration is mended outside the template, so that quarantine ends by itself, a few times.
-fn end_of_quarantine(record: &Record, revert: &Revert) -> Option<jiff::Timestamp> {
-    let same = |other: &&Revert| counts(other) && other.digest == revert.digest && other.class == revert.class;
-    let times = record.reverts.iter().filter(same).count();
-    (revert.class == Class::Configuration && times <= CONFIGURATION_CHANCES)
-        .then(|| revert.at.checked_add(CONFIGURATION_QUARANTINE).unwrap_or(revert.at))
-}
-
-/// `version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503`
-fn sentence(revert: &Revert) -> String {
-    let version = revert.version.as_deref().map_or("it".to_owned(), |version| format!("version {version}"));
-    let Evidence { failures, attempts, budget, since, until, container, signal, message, .. } = &revert.evidence;
-    let seconds = until.duration_since(*since).as_secs();
-    let what = match signal {
-        Signal::Readiness => format!("readiness of container \"{container}\""),
-        Signal::Liveness => format!("liveness of container \"{container}\""),
-        Signal::Startup => format!("startup of container \"{container}\""),
-        Signal::Crash => format!("container \"{container}\" crashed"),
-        Signal::OutOfMemory => format!("container \"{container}\" ran out of memory"),
-        Signal::Deadline => format!("container \"{container}\" was not ready when the progress deadline passed"),
-    };
-    let message = if message.is_empty() { String::new() } else { format!(", {message}") };
-    match signal {
-        Signal::Deadline => format!("{version} did not come up: {what}{message}"),
-        _ => format!(
-            "{version} failed {failures} of {attempts} probes in {seconds} s, the budget is {budget}: {what}{message}"
-        ),
-    }
 }
 
 #[cfg(test)]
@@ -452,11 +416,6 @@ mod tests {
             ("recorded counts", vec![revert("v1:bb", 14, &json!({"outcome": "recorded"}))], vec!["v1:bb 14 -"]),
             ("settled once", vec![revert("v1:aa", 14, &json!({}))], vec![]),
             ("an hour", vec![revert("v1:bb", 14, &configuration)], vec!["v1:bb 14 15"]),
-            (
-                "the fourth time",
-                (11..15).rev().map(|hour| revert("v1:bb", hour, &configuration)).collect(),
-                vec!["v1:bb 14 -"],
-            ),
         ];
         for (what, reverts, expected) in rows {
             let text = record(&Value::from(reverts))["data"]["record.json"].as_str().unwrap().to_owned();

@@ -20,17 +20,11 @@ fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [
-        house::trials(),
-        check::trials(),
-        bed::trials(),
-        cluster::trials(),
-        http::trials(),
-        hooks::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let trials: Vec<Trial> =
+        [house::trials(), check::trials(), bed::trials(), cluster::trials(), http::trials(), hooks::trials()]
+            .into_iter()
+            .flatten()
+            .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
