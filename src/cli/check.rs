@@ -3,11 +3,14 @@
 use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 
 use super::{
     Outcome, help,
-    report::{self, Judged, Report},
-    source::{self, Manifests, decode},
+    judge::Judge,
+    load::{self, Unusable},
+    report::{self, Report},
+    source,
 };
 
 /// Judge manifests on disk: the same verdicts as in the cluster
@@ -46,32 +49,25 @@ enum Format {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        let found = source::read(&self.paths, &mut io::stdin().lock());
-        let report = judge(found);
-        show(&report, self.output)?;
+        let report = match self.judge() {
+            Ok(judge) => judge.all(source::read(&self.paths, &mut io::stdin().lock())),
+            Err(Unusable::Wrong(errors)) => Report::of_load_errors(errors),
+            Err(Unusable::Unread(error)) => return Err(error),
+        };
+        match self.output {
+            Format::Text => {
+                anstream::eprint!("{}", report::text::render_problems(&report));
+                super::print(&report::text::render(&report))?;
+            }
+            Format::Json => super::print(&(report::json::render(&report)? + "\n"))?,
+        }
         Ok(report.outcome())
     }
-}
 
-fn judge(found: Manifests) -> Report {
-    let Manifests { files, objects, problems } = found;
-    let judged = objects
-        .into_iter()
-        .filter(source::Object::is_deployment)
-        .map(|object| {
-            let findings = decode::faults(&object.value);
-            Judged { object, findings, defaults: Vec::new(), broken: false }
-        })
-        .collect();
-    Report { files, judged, problems, ..Report::default() }
-}
-
-fn show(report: &Report, format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Text => {
-            anstream::eprint!("{}", report::text::render_problems(report));
-            super::print(&report::text::render(report))
-        }
-        Format::Json => super::print(&(report::json::render(report)? + "\n")),
+    fn judge(&self) -> Result<Judge, Unusable> {
+        let config = load::config(self.config.as_deref())?;
+        let policies = self.policies.clone();
+        let set = load::policies(policies.as_deref(), &config)?;
+        Ok(Judge { set, policies, config, with_defaults: !self.no_defaults, now: Timestamp::now() })
     }
 }

@@ -8,31 +8,50 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    admission::{PolicySet, Source},
+    admission::{LoadErrors, PolicySet, Source},
     config::Config,
 };
 
 /// More than any policy is long: what is larger was given by mistake.
 const MAX_POLICY: u64 = 1 << 20;
 
+/// Why there is no policy set, or no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// A file or folder could not be read.
+    #[error("{0:#}")]
+    Unread(#[from] anyhow::Error),
+    /// What is in it does not load: each error with file (as the user would name it), line and column.
+    #[error(transparent)]
+    Wrong(#[from] LoadErrors),
+}
+
 /// The configuration in `file`; without one, the defaults.
-pub(super) fn config(file: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) fn config(file: Option<&Path>) -> Result<Config, Unusable> {
     let Some(file) = file else { return Ok(Config::default()) };
     let name = file.display().to_string();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read the configuration {name}"))?;
-    Ok(Config::parse(&text, &name)?)
+    Config::parse(&text, &name).map_err(|error| LoadErrors(vec![error]).into())
 }
 
 /// The policies in `dir`; without one, those that are compiled in. Every mistake is in the error, with its place.
-pub(super) fn policies(dir: Option<&Path>, config: &Config) -> anyhow::Result<PolicySet> {
+pub(super) fn policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
     let sources = match dir {
         Some(dir) => read(dir)?,
         None => PolicySet::built_in_sources(),
     };
-    PolicySet::load(sources, config).map_err(|errors| match dir {
-        Some(dir) => anyhow::Error::new(errors).context(format!("the policies in {} do not load", dir.display())),
-        None => anyhow::Error::new(errors),
+    let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
+    PolicySet::load(sources, config).map_err(|LoadErrors(mut errors)| {
+        for error in errors.iter_mut().filter(|error| names.contains(&error.file)) {
+            error.file = shown(dir, &error.file);
+        }
+        LoadErrors(errors).into()
     })
+}
+
+/// A policy file as the user would name it; those that are compiled in lie below `policies/` in the sources.
+pub(super) fn shown(dir: Option<&Path>, file: &str) -> String {
+    dir.unwrap_or(Path::new("policies")).join(file).display().to_string()
 }
 
 /// All Rego files in a folder and below, sorted, so that the set is the same wherever it is read.
@@ -92,7 +111,7 @@ mod tests {
         for (what, error) in [
             ("no folder", read(&none).unwrap_err()),
             ("no policies", read(dir.path()).unwrap_err()),
-            ("no config", config(Some(&none)).unwrap_err()),
+            ("no config", config(Some(&none)).unwrap_err().into()),
         ] {
             let text = format!("{error:#}");
             assert!(text.contains(&dir.path().display().to_string()), "{what}: {text}");

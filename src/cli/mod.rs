@@ -14,6 +14,7 @@ mod certs;
 mod check;
 mod controller;
 mod help;
+mod judge;
 mod live;
 mod load;
 mod manifests;

@@ -18,6 +18,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check::bad_files_are_named_and_the_others_judged", bad_files_are_named_and_the_others_judged),
         trial("check::bad_input_has_a_place_and_a_way_out", bad_input_has_a_place_and_a_way_out),
         trial("check::stdin_lists_json_and_folders", stdin_lists_json_and_folders),
+        trial("check::policies_and_configuration_that_do_not_load", policies_and_configuration_that_do_not_load),
+        trial("check::a_policy_that_breaks_refuses_and_says_so", a_policy_that_breaks_refuses_and_says_so),
+        trial("check::peers_come_from_the_files", peers_come_from_the_files),
         trial("check::nothing_to_judge", nothing_to_judge),
         trial("check::colour_only_where_it_is_wanted", colour_only_where_it_is_wanted),
         trial("check::usage_errors_and_help", usage_errors_and_help),
@@ -157,6 +160,105 @@ fn as_item(document: &str) -> String {
         .enumerate()
         .map(|(number, line)| format!("{} {line}\n", if number == 0 { "-" } else { " " }))
         .collect()
+}
+
+/// A policy of one file, the rest of its text given.
+fn policy(folder: &Path, rest: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(folder.join("mine/owner"))?;
+    let text = format!("# METADATA\n# title: Owner\n# custom:\n#   action: Deny\npackage surefoot.owner\n\n{rest}\n");
+    Ok(fs::write(folder.join("mine/owner/policy.rego"), text)?)
+}
+
+/// A Deployment that decodes.
+const DEPLOYMENT: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn, namespace: shop, labels: {surefoot.dev/model: churn}}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: churn}}
+  template:
+    metadata: {labels: {app: churn}}
+    spec:
+      containers:
+      - name: model
+        image: registry.local/churn:2.4.0
+";
+
+fn policies_and_configuration_that_do_not_load() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("x.yaml"), DEPLOYMENT)?;
+    fs::create_dir(folder.path().join("empty"))?;
+    policy(folder.path(), "deny contains finding if {")?;
+    fs::write(folder.path().join("bad.yaml"), "apiVersion: surefoot.dev/v1\nkind: Config\npolicies:\n  probs: {}\n")?;
+    fs::write(folder.path().join("typo.yaml"), "apiVersion: surefoot.dev/v1\nkind: Config\npolices: {}\n")?;
+    let cases = [
+        (["--policies", "mine"], "error: mine/owner/policy.rego:"),
+        (["--policies", "empty"], "no policies in empty"),
+        (["--policies", "nowhere"], "cannot read the policy folder nowhere"),
+        (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
+        (["--config", "bad.yaml"], "error: bad.yaml:4:3: "),
+        (["--config", "typo.yaml"], "error: typo.yaml:3:1: "),
+    ];
+    for (arguments, words) in cases {
+        let run = surefoot(folder.path(), &[&["check", "x.yaml"][..], &arguments].concat(), "")?;
+        ensure!(run.code == Some(2), "{arguments:?}: exit code {:?}\n{}", run.code, run.stderr);
+        ensure!(run.stderr.contains(words), "{arguments:?}: `{words}` is not in\n{}", run.stderr);
+        ensure!(run.stdout.is_empty(), "{arguments:?}: a verdict without policies:\n{}", run.stdout);
+    }
+    let json = surefoot(folder.path(), &["check", "x.yaml", "-o", "json", "--config", "bad.yaml"], "")?;
+    let failure = &json.json()?["failures"][0];
+    ensure!(json.code == Some(2) && failure["line"] == 4 && failure["file"] == "bad.yaml", "{failure}");
+    Ok(())
+}
+
+fn a_policy_that_breaks_refuses_and_says_so() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("x.yaml"), DEPLOYMENT)?;
+    policy(folder.path(), "deny contains {\"msg\": \"x\"} if 1 / (input.request.object.spec.replicas - 3) == 1")?;
+    let text = surefoot(folder.path(), &["check", "x.yaml", "--policies", "mine"], "")?;
+    ensure!(text.code == Some(2), "exit code {:?}\n{}", text.code, text.stdout);
+    ensure!(text.stderr.contains("policy owner is broken: mine/owner/policy.rego:7:"), "{}", text.stderr);
+    ensure!(text.stdout.contains("1 of 1 Deployment would be refused"), "{}", text.stdout);
+    let json = surefoot(folder.path(), &["check", "x.yaml", "--policies", "mine", "-o", "json"], "")?.json()?;
+    ensure!(json["failures"][0]["policy"] == "owner" && json["failures"][0]["line"] == 7, "{}", json["failures"]);
+    ensure!(json["objects"][0]["verdict"] == "denied", "{json}");
+    Ok(())
+}
+
+fn peers_come_from_the_files() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let text = "deny contains {\"msg\": sprintf(\"%v\", [[p.metadata.name | some p in input.context.peers]])}\n\
+                warn contains {\"msg\": \"history\"} if input.context.history";
+    policy(folder.path(), text)?;
+    let file = folder.path().join("mine/owner/policy.rego");
+    let needs = |needs: &str| -> anyhow::Result<()> {
+        let text =
+            fs::read_to_string(&file)?.replace("action: Deny\n", &format!("action: Deny\n#   needs: [{needs}]\n"));
+        Ok(fs::write(&file, text)?)
+    };
+    needs("peers")?;
+    let others = [("b", "shop", "churn"), ("c", "shop", "other"), ("d", "risk", "churn")];
+    let others = others.map(|(name, namespace, model)| {
+        let text = DEPLOYMENT.replace("name: churn, namespace: shop", &format!("name: {name}, namespace: {namespace}"));
+        text.replace("model: churn", &format!("model: {model}"))
+    });
+    let all = [DEPLOYMENT, &others[0], &others[1], &others[2]].join("---\n");
+    let arguments = ["check", "-", "--policies", "mine", "-o", "json"];
+    let report = surefoot(folder.path(), &arguments, &all)?.json()?;
+    let told: Vec<_> =
+        report["objects"].as_array().context("objects")?.iter().map(|it| &it["findings"][0]["message"]).collect();
+    ensure!(told == ["[\"b\"]", "[\"churn\"]", "[]", "[]"], "{told:?}");
+
+    policy(folder.path(), text)?;
+    needs("peers, history")?;
+    let report = surefoot(folder.path(), &arguments, DEPLOYMENT)?.json()?;
+    ensure!(report["skipped"][0]["policy"] == "owner", "{report}");
+    ensure!(report["skipped"][0]["needs"] == Value::from(vec!["history"]), "{report}");
+    ensure!(report["objects"][0]["verdict"] == "allowed", "{report}");
+    let text = surefoot(folder.path(), &["check", "-", "--policies", "mine"], DEPLOYMENT)?;
+    ensure!(text.stdout.contains("skipped: owner needs history") && text.code == Some(0), "{}", text.stdout);
+    Ok(())
 }
 
 fn nothing_to_judge() -> anyhow::Result<()> {

@@ -27,6 +27,8 @@ struct ObjectOut<'a> {
     verdict: &'static str,
     findings: Vec<FindingOut<'a>>,
     defaults: Vec<DefaultOut<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    notes: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -88,5 +90,6 @@ fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
             .iter()
             .map(|default| DefaultOut { policy: &default.policy, path: &default.path, value: &default.value })
             .collect(),
+        notes: &judged.notes,
     }
 }

@@ -1,7 +1,7 @@
 //! What `check` found, and a file for each way to show it.
 
 use crate::{
-    admission::{DefaultValue, Failure, Finding, Level, Skipped},
+    admission::{DefaultValue, Failure, Finding, Level, LoadError, LoadErrors, Skipped},
     cli::{
         Outcome,
         source::{File, Object, Problem, tree::Place},
@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) failures: Vec<Failure>,
     /// Files that could not be read or understood.
     pub(super) problems: Vec<Problem>,
+    /// Without policies or configuration nothing was judged.
+    pub(super) unusable: bool,
 }
 
 /// One Deployment and what is to be said of it.
@@ -32,6 +34,8 @@ pub(super) struct Judged {
     pub(super) object: Object,
     pub(super) findings: Vec<Finding>,
     pub(super) defaults: Vec<DefaultValue>,
+    /// Sentences that belong to no finding, such as an override in force.
+    pub(super) notes: Vec<String>,
     /// A policy broke on it: the webhook would refuse it.
     pub(super) broken: bool,
 }
@@ -53,6 +57,19 @@ impl Judged {
 }
 
 impl Report {
+    /// Nothing could be judged.
+    pub(super) fn of_load_errors(LoadErrors(errors): LoadErrors) -> Self {
+        let failure = |error: LoadError| Failure {
+            policy: String::new(),
+            file: error.file,
+            line: error.line,
+            column: error.column,
+            message: error.message,
+            level: Level::Deny,
+        };
+        Self { failures: errors.into_iter().map(failure).collect(), unusable: true, ..Self::default() }
+    }
+
     fn file_of(&self, judged: &Judged) -> &File {
         &self.files[judged.object.file]
     }

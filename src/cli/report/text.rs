@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Judged, Report};
 use crate::{
-    admission::{Failure, Finding, Level},
+    admission::{Failure, Finding, Level, notation},
     cli::source::{File, Problem, tree::Place},
 };
 
@@ -34,10 +34,16 @@ pub(in crate::cli) fn render_problems(report: &Report) -> String {
 }
 
 fn write_report(report: &Report, out: &mut String) -> fmt::Result {
+    if report.unusable {
+        return Ok(());
+    }
     for judged in &report.judged {
         for finding in &judged.findings {
             out.push_str(&block(finding, judged.place(finding), report.file_of(judged)));
             out.push('\n');
+        }
+        for note in &judged.notes {
+            writeln!(out, "{MIXED}note{MIXED:#}: {}/{}: {note}", judged.object.namespace(), judged.object.name())?;
         }
     }
     if report.judged.iter().any(|judged| judged.denied() || !judged.findings.is_empty() || !judged.defaults.is_empty())
@@ -57,10 +63,8 @@ fn block(finding: &Finding, place: Place, file: &File) -> String {
         Level::Warn => Severity::WARNING,
         Level::Audit => Severity::NOTE,
     };
-    let id =
-        if finding.code.is_empty() { finding.policy.clone() } else { format!("{}/{}", finding.policy, finding.code) };
-    let title = severity.primary_title(&finding.message).id(id);
-    let mut group = Group::with_title(title).element(excerpt(file, place, dotted(&finding.path)));
+    let title = severity.primary_title(&finding.message).id(finding.name());
+    let mut group = Group::with_title(title).element(excerpt(file, place, notation(&finding.path)));
     if !finding.fix.is_empty() {
         group = group.element(Severity::HELP.with_name("fix").message(&finding.fix));
     }
@@ -84,7 +88,12 @@ fn unreadable(problem: &Problem, file: Option<&File>) -> String {
 fn broken(failure: &Failure) -> String {
     let Failure { policy, file, line, column, message, level: _ } = failure;
     let policy = if policy.is_empty() { String::new() } else { format!("policy {policy} is broken: ") };
-    format!("{BAD}error{BAD:#}: {policy}{file}:{line}:{column}: {message}\n")
+    let place = match (file.as_str(), line) {
+        ("", _) => String::new(),
+        (file, 0) => format!("{file}: "),
+        (file, line) => format!("{file}:{line}:{column}: "),
+    };
+    format!("{BAD}error{BAD:#}: {policy}{place}{message}\n")
 }
 
 /// One line of the file with carets under `place`.
@@ -100,22 +109,6 @@ fn excerpt(file: &File, place: Place, label: String) -> Snippet<'_, annotate_sni
     let caret = AnnotationKind::Primary.span(start..end.max(start));
     let caret = if label.is_empty() { caret } else { caret.label(label) };
     Snippet::source(line).path(&file.name).line_start(place.line).annotation(caret)
-}
-
-/// A JSON pointer in Kubernetes' notation: `spec.template.spec.containers[0]`.
-fn dotted(pointer: &str) -> String {
-    let mut path = String::new();
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        let index = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
-        if index || step.contains(['.', '/']) {
-            let _ = write!(path, "[{step}]");
-        } else {
-            let dot = if path.is_empty() { "" } else { "." };
-            let _ = write!(path, "{dot}{step}");
-        }
-    }
-    path
 }
 
 /// A line for each Deployment, its columns aligned.
@@ -222,7 +215,13 @@ spec:
             let mut found = source::read(&["-".into()], &mut text.as_bytes());
             for mut object in found.objects.drain(..) {
                 object.file = report.files.len();
-                report.judged.push(Judged { object, findings: Vec::new(), defaults: Vec::new(), broken: false });
+                report.judged.push(Judged {
+                    object,
+                    findings: Vec::new(),
+                    defaults: Vec::new(),
+                    notes: Vec::new(),
+                    broken: false,
+                });
             }
             report.files.push(File { name: (*name).to_owned(), text: (*text).to_owned() });
         }
@@ -291,20 +290,6 @@ skipped: one-at-a-time needs history, which files do not tell
         let file = File { name: "x".into(), text: "a: ä\n".into() };
         for (line, column, length) in [(0, 0, None), (1, 4, Some(1)), (1, 40, Some(9)), (7, 1, None), (1, 4, Some(0))] {
             let _ = block(&finding(Level::Deny, "/a"), Place { line, column, length }, &file);
-        }
-    }
-
-    #[test]
-    fn pointers_in_kubernetes_notation() {
-        let cases = [
-            ("", ""),
-            ("/spec/replicas", "spec.replicas"),
-            ("/spec/template/spec/containers/0/readinessProbe", "spec.template.spec.containers[0].readinessProbe"),
-            ("/metadata/labels/app.kubernetes.io~1version", "metadata.labels[app.kubernetes.io/version]"),
-            ("/metadata/labels/a~0b", "metadata.labels.a~b"),
-        ];
-        for (pointer, expected) in cases {
-            assert_eq!(dotted(pointer), expected, "{pointer}");
         }
     }
 }

@@ -1,0 +1,174 @@
+//! The Deployments of the given files, judged as the webhook would: the same code, with the facts that files tell.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    load,
+    report::{Judged, Report},
+    source::{Manifests, Object, decode},
+};
+use crate::{
+    admission::{self, Facts, PolicySet, Request},
+    config::{Config, Guard},
+    template::{Json, json, keys},
+};
+
+/// For one Deployment; the webhook has three seconds, and nobody waits for an API server here.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What judges, the same for all Deployments of a run.
+pub(super) struct Judge {
+    pub(super) set: PolicySet,
+    /// The folder of the set; `None`: it is compiled in.
+    pub(super) policies: Option<PathBuf>,
+    pub(super) config: Config,
+    /// Add what the policies would add before they judge.
+    pub(super) with_defaults: bool,
+    pub(super) now: Timestamp,
+}
+
+impl Judge {
+    /// Judges every Deployment in `found`.
+    pub(super) fn all(&self, found: Manifests) -> Report {
+        let Manifests { files, objects, problems } = found;
+        let neighbours = Neighbours::new(&objects);
+        let mut report = Report { files, problems, ..Report::default() };
+        let mut skipped = BTreeSet::new();
+        for object in objects.into_iter().filter(Object::is_deployment) {
+            let mut verdict = self.one(&object, &neighbours);
+            skipped.extend(std::mem::take(&mut verdict.skipped));
+            let broken = !verdict.failures.is_empty();
+            for mut failure in verdict.failures {
+                failure.file = load::shown(self.policies.as_deref(), &failure.file);
+                // A policy that breaks on one Deployment mostly breaks on all; it is told once.
+                if !report.failures.contains(&failure) {
+                    report.failures.push(failure);
+                }
+            }
+            let Outcome { findings, defaults, notes, .. } = verdict;
+            report.judged.push(Judged { object, findings, defaults, notes, broken });
+        }
+        report.skipped = skipped.into_iter().collect();
+        report
+    }
+
+    fn one(&self, object: &Object, neighbours: &Neighbours) -> Outcome {
+        let findings = decode::faults(&object.value);
+        if !findings.is_empty() {
+            // No policy is asked about something that the API server would not hand to it.
+            return Outcome { findings, ..Outcome::default() };
+        }
+        let mut request = Request::create(stored(object), object.namespace());
+        let facts = neighbours.facts(object);
+        let mut outcome = Outcome::default();
+        if self.with_defaults {
+            let added = admission::default(&self.set, &request, &facts, &self.config, self.now, LIMIT);
+            request = request.with_object(added.object);
+            outcome.defaults = added.added;
+            outcome.failures = added.failures;
+        }
+        let verdict = admission::validate(&self.set, &request, &facts, &self.config, self.now, LIMIT);
+        outcome.failures.extend(verdict.failures);
+        Outcome { findings: verdict.findings, notes: verdict.notes, skipped: verdict.skipped, ..outcome }
+    }
+}
+
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<admission::Finding>,
+    defaults: Vec<admission::DefaultValue>,
+    notes: Vec<String>,
+    failures: Vec<admission::Failure>,
+    skipped: Vec<admission::Skipped>,
+}
+
+/// The object as a webhook is shown it: in its namespace, with the defaults of the API.
+fn stored(object: &Object) -> Json {
+    let mut value = object.value.clone();
+    let mut metadata = json::get(&value, "metadata").cloned().unwrap_or_else(Json::new_object);
+    set(&mut metadata, "namespace", Json::from(object.namespace()));
+    set(&mut value, "metadata", metadata);
+    value
+}
+
+/// What the given files tell of the cluster around a Deployment.
+struct Neighbours {
+    /// Deployments that name a model.
+    peers: Vec<Peer>,
+    /// Namespaces by name, as policies see them.
+    namespaces: BTreeMap<String, Json>,
+}
+
+/// A Deployment as the policies of another one see it.
+struct Peer {
+    namespace: String,
+    name: String,
+    model: String,
+    shown: Json,
+}
+
+impl Neighbours {
+    fn new(objects: &[Object]) -> Self {
+        let namespaces = objects.iter().filter(|object| object.kind == "Namespace");
+        Self {
+            peers: objects.iter().filter_map(Peer::of).collect(),
+            namespaces: namespaces.map(|object| (object.name().to_owned(), seen(object))).collect(),
+        }
+    }
+
+    fn facts(&self, object: &Object) -> Facts {
+        let model = json::str_at(&object.value, &["metadata", "labels", keys::MODEL]);
+        let peers = self.peers.iter().filter(|peer| {
+            Some(peer.model.as_str()) == model && peer.namespace == object.namespace() && peer.name != object.name()
+        });
+        Facts {
+            guard: Some(Guard::Enforce),
+            namespace: self.namespaces.get(object.namespace()).cloned(),
+            peers: Some(peers.map(|peer| peer.shown.clone()).collect()),
+            history: None,
+            cached: false,
+        }
+    }
+}
+
+impl Peer {
+    /// `None`: it names no model, so it is nobody's peer.
+    fn of(object: &Object) -> Option<Self> {
+        let labels = json::at(&object.value, &["metadata", "labels"])?;
+        let model = json::str_at(labels, &[keys::MODEL]).filter(|model| !model.is_empty())?;
+        let metadata = tree([
+            ("name", object.name().into()),
+            ("namespace", object.namespace().into()),
+            ("labels", labels.clone()),
+        ]);
+        let replicas = json::int_at(&object.value, &["spec", "replicas"]).unwrap_or(1);
+        object.is_deployment().then(|| Self {
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            model: model.to_owned(),
+            shown: tree([("metadata", metadata), ("spec", tree([("replicas", Json::from(replicas))]))]),
+        })
+    }
+}
+
+/// `input.context.namespace` of a Namespace.
+fn seen(namespace: &Object) -> Json {
+    let part = |key| json::at(&namespace.value, &["metadata", key]).cloned().unwrap_or_else(Json::new_object);
+    tree([("labels", part("labels")), ("annotations", part("annotations"))])
+}
+
+fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
+    Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
+}
+
+fn set(object: &mut Json, key: &str, value: Json) {
+    if let Json::Object(members) = object {
+        std::sync::Arc::make_mut(members).insert(Json::from(key), value);
+    }
+}
