@@ -86,7 +86,9 @@ impl Session {
             self.left = self.left.saturating_sub(end.saturating_sub(start));
         }
         value.map_err(|error| match error.chain().find_map(|cause| cause.downcast_ref()) {
-            Some(LimitError::TimeLimitExceeded { .. }) => Broken::unplaced(format!("did not end within {limit:?}")),
+            Some(LimitError::TimeLimitExceeded { .. }) => {
+                Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
+            }
             _ => broken(&error),
         })
     }
@@ -162,7 +164,7 @@ mod tests {
             r := 7";
         let mut session = engine(text).session(Duration::from_millis(100));
         let broken = session.eval("data.p.e", Json::new_object()).unwrap_err();
-        assert_eq!(broken.message, "did not end within 50ms");
+        assert_eq!(broken.message, "did not end within 50 ms");
         assert_eq!(session.eval("data.p.r", Json::new_object()), Ok(Json::from(7)));
     }
 

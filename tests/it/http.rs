@@ -20,12 +20,12 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use surefoot::{
-    admission::PolicySet,
+    admission::{PolicySet, Source},
     cluster::ClusterFacts,
     config::Config,
     webhook::{App, MAX_BODY, State, router, server, tls},
 };
-use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
 use crate::{shared::program, support::run, trial};
 
@@ -35,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("http::large_and_slow_bodies_end", large_and_slow_bodies_end),
         trial("http::connections_that_are_none_hurt_nobody", connections_that_are_none_hurt_nobody),
         trial("http::probes_and_metrics", probes_and_metrics),
+        trial("http::a_policy_that_never_ends_costs_its_verdict", a_policy_that_never_ends_costs_its_verdict),
         trial("http::what_was_asked_is_answered_before_the_end", what_was_asked_is_answered_before_the_end),
         trial("http::what_does_not_load_is_said_with_its_place", what_does_not_load_is_said_with_its_place),
     ]
@@ -49,15 +50,18 @@ struct Server {
     app: Arc<App>,
     client: Arc<ClientConfig>,
     stop: Option<oneshot::Sender<()>>,
-    /// Dropped when the server has ended.
-    ended: std::sync::mpsc::Receiver<()>,
-    _runtime: Runtime,
+    serving: JoinHandle<()>,
+    runtime: Runtime,
 }
 
 impl Server {
     fn start() -> Result<Self> {
+        Self::with(PolicySet::built_in_sources())
+    }
+
+    fn with(policies: Vec<Source>) -> Result<Self> {
         let certs = certs()?;
-        let set = PolicySet::load(PolicySet::built_in_sources(), &Config::default()).map_err(|e| anyhow!("{e}"))?;
+        let set = PolicySet::load(policies, &Config::default()).map_err(|errors| anyhow!("{errors}"))?;
         let tls = tls::load(&certs.join("tls.crt"), &certs.join("tls.key"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -69,14 +73,12 @@ impl Server {
             Arc::new(App::new(set, Config::default(), ClusterFacts::new(client, "surefoot-system").0))
         };
         let (stop, stopped) = oneshot::channel();
-        let (end, ended) = std::sync::mpsc::channel();
         let (served, router) = (Arc::clone(&app), router(Arc::clone(&app)));
-        runtime.spawn(async move {
+        let serving = runtime.spawn(async move {
             let stopped = async { drop(stopped.await) };
             server::serve(listener, tls, router, stopped, || served.enter(State::Stopping)).await;
-            drop(end);
         });
-        Ok(Self { address, app, client: trusting(&certs.join("ca.crt"))?, stop: Some(stop), ended, _runtime: runtime })
+        Ok(Self { address, app, client: trusting(&certs.join("ca.crt"))?, stop: Some(stop), serving, runtime })
     }
 
     fn ready() -> Result<Self> {
@@ -371,6 +373,45 @@ fn probes_and_metrics() -> Result<()> {
     server.serves_on()
 }
 
+/// Rego that computes for hours: the policy is named, everybody else is answered meanwhile.
+fn a_policy_that_never_ends_costs_its_verdict() -> Result<()> {
+    let endless = Source {
+        path: "endless/policy.rego".to_owned(),
+        text: "# METADATA
+# title: Endless
+package surefoot.endless
+
+deny contains \"counted\" if {
+	input.request.name == \"slow\"
+	some a in numbers.range(1, 100000)
+	some b in numbers.range(1, 100000)
+	a * b == 0
+}
+"
+        .to_owned(),
+    };
+    let server = Server::with(vec![endless])?;
+    server.app.enter(State::Ready);
+    let slow = changed("/request/name", json!("slow"));
+    let begun = Instant::now();
+    let answers = thread::scope(|scope| {
+        let asked: Vec<_> = (0..2).map(|_| scope.spawn(|| server.post("/validate?timeout=2s", &slow))).collect();
+        let _meanwhile = server.ask("GET /healthz", "", b"")?;
+        asked.into_iter().map(|asked| asked.join().map_err(|_| anyhow!("panicked"))?).collect::<Result<Vec<_>>>()
+    })?;
+    ensure!(begun.elapsed() < Duration::from_secs(8), "answered after {:?}", begun.elapsed());
+    for answer in answers {
+        let response = &answer.json()?["response"];
+        let message = response["status"]["message"].as_str().unwrap_or_default();
+        ensure!(response["allowed"] == false && message.contains("endless/policy.rego"), "{answer:?}");
+    }
+    let metrics = server.ask("GET /metrics", "", b"")?.body;
+    ensure!(metrics.contains("surefoot_policy_failures_total{policy=\"endless\"} 2"), "{metrics}");
+    let fine = server.post("/validate", review("CREATE").to_string().as_bytes())?.json()?;
+    ensure!(fine["response"]["allowed"] == true, "{fine}");
+    Ok(())
+}
+
 fn what_was_asked_is_answered_before_the_end() -> Result<()> {
     let mut server = Server::ready()?;
     let body = review("CREATE").to_string().into_bytes();
@@ -399,10 +440,8 @@ fn what_was_asked_is_answered_before_the_end() -> Result<()> {
     stream.write_all(&body[100..])?;
     let answer = answer(&mut stream)?;
     ensure!(answer.status == 200 && answer.body.contains("u-1"), "{answer:?}");
-    ensure!(
-        server.ended.recv_timeout(LIMIT).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Disconnected),
-        "it did not end"
-    );
+    let end = async { tokio::time::timeout(LIMIT, &mut server.serving).await };
+    server.runtime.block_on(end).context("it did not end")??;
     ensure!(TcpStream::connect(server.address).is_err(), "it still listens");
     Ok(())
 }
