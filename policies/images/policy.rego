@@ -1,0 +1,74 @@
+# METADATA
+# title: Images that stay what they are
+# description: |
+#   What runs under `:latest` today is something else tomorrow: a new pod of the same template gets another model, and going
+#   back to that template does not go back. A digest pins an image, whatever its tag.
+# related_resources:
+# - ref: https://kubernetes.io/docs/concepts/containers/images/#image-names
+#   description: Image names, tags and digests
+# custom:
+#   action: Deny
+#   parameters:
+#     ignoreContainers: {description: globs of container names that are not looked at}
+package surefoot.images
+
+import data.surefoot.lib
+
+params := lib.params({"ignoreContainers": []})
+
+deny contains finding if {
+	some list in ["containers", "initContainers", "ephemeralContainers"]
+	container := pod[list][index]
+	container.image != ""
+	not says_what_it_is(container.image)
+	not container.name in lib.names_like(params.ignoreContainers)
+	finding := complaint(lib.called(list, container), container.image, lib.pointer(list, index, ["image"]))
+}
+
+deny contains finding if {
+	volume := pod.volumes[index]
+	volume.image.reference != ""
+	not says_what_it_is(volume.image.reference)
+	who := sprintf(`volume "%s"`, [lib.text(volume, "name")])
+	finding := complaint(who, volume.image.reference, lib.pointer("volumes", index, ["image", "reference"]))
+}
+
+pod := input.request.object.spec.template.spec
+
+# It has a tag that is not `latest`, or a digest, whatever the tag. What follows the last colon has no slash in it: behind
+# the port of a registry there is one.
+says_what_it_is(image) if {
+	not is_string(image) # nothing that the API server takes
+} else if {
+	[_, tag] := split(image, ":") # most are of this form
+	tag != "latest"
+	not contains(tag, "/")
+	tag != ""
+} else if {
+	parts := split(image, ":")
+	count(parts) > 2
+	tag := parts[count(parts) - 1]
+	tag != "latest"
+	not contains(tag, "/")
+	tag != ""
+}
+
+complaint(who, image, path) := {
+	"code": "latest",
+	"msg": sprintf("%s runs %s, which is another image tomorrow, so there is no way back to today's", [who, image]),
+	"path": path,
+	"fix": sprintf("%s:%s", [trim_suffix(image, ":latest"), example]),
+} if {
+	endswith(image, ":latest")
+} else := {
+	"code": "no-tag",
+	"msg": sprintf("%s runs %s, which has neither tag nor digest, so it is whatever is latest", [who, image]),
+	"path": path,
+	"fix": sprintf("%s:%s", [image, example]),
+}
+
+# The version that the pods are labelled with is what the tag should be.
+example := version if {
+	version := lib.version(input.request.object.spec.template)
+	version != ""
+} else := "1.0.0, or the version it should be"

@@ -1,0 +1,144 @@
+# METADATA
+# title: Model servers
+# description: |
+#   What is known of the servers that people run models with. To add one, add an entry below.
+package surefoot.model_servers
+
+# By the organisation in the image's name, what follows the registry's host: `nvidia` for
+# `nvcr.io/nvidia/tritonserver:24.05-py3`, and for a mirror of it at `registry.local/mirror/nvidia/tritonserver:24.05-py3`.
+#
+#   image    glob on organisation and name, and tag, where a glob for the tag is given
+#   port     what the server answers health checks on, unless it is told otherwise
+#   others   ports of other kinds (gRPC, metrics), never asked by HTTP
+#   ready    path that answers 200 once the model is loaded
+#   live     path that answers 200 as long as the process is sound
+#   startup  seconds that loading may well take
+#   suggest  why probes are suggested and never added
+#   loopback listens on localhost, where no probe reaches it, unless an argument or variable has 0.0.0.0
+servers := {
+	"nvidia": [{
+		"name": "Triton", "image": "nvidia/tritonserver", "port": 8000, "others": [8001, 8002],
+		"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 300,
+	}],
+	"vllm": [{
+		"name": "vLLM", "image": "vllm/vllm-openai*", "port": 8000,
+		"ready": "/health", "live": "/health", "startup": 1800,
+	}],
+	"rocm": [{
+		"name": "vLLM", "image": "rocm/vllm*", "port": 8000,
+		"ready": "/health", "live": "/health", "startup": 1800,
+	}],
+	"llm-d": [{
+		"name": "vLLM", "image": "llm-d/llm-d-cuda*", "port": 8000,
+		"ready": "/health", "live": "/health", "startup": 1800,
+	}],
+	"huggingface": [{
+		"name": "Text Generation Inference", "image": "huggingface/text-generation-inference", "port": 80,
+		"ready": "/health", "live": "/health", "startup": 1800,
+	}],
+	"pytorch": [{
+		"name": "TorchServe", "image": "pytorch/torchserve*", "port": 8080, "others": [8081, 8082, 7070, 7071],
+		"ready": "/ping", "live": "/ping", "startup": 300, "loopback": true,
+	}],
+	"tensorflow": [{
+		"name": "TensorFlow Serving", "image": "tensorflow/serving", "port": 8501, "others": [8500],
+		"ready": "/v1/models/NAME", "startup": 300, "suggest": "its only health path holds the name of the model",
+	}],
+	"seldonio": [
+		{
+			"name": "MLServer", "image": "seldonio/mlserver*", "port": 8080, "others": [8081, 8082],
+			"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 300,
+		},
+		{
+			"name": "Seldon Core", "image": "seldonio/*", "port": 9000,
+			"ready": "/health/status", "live": "/health/ping", "startup": 600, "suggest": "its images differ in port and path",
+		},
+	],
+	"kserve": [{
+		"name": "KServe", "image": "kserve/*server", "port": 8080, "others": [8081],
+		"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 600,
+	}],
+	"rayproject": [{
+		"name": "Ray Serve", "image": "rayproject/ray*", "port": 8000,
+		"ready": "/-/healthz", "live": "/-/healthz", "startup": 600, "suggest": "its image also runs heads and workers",
+	}],
+	"ollama": [{
+		"name": "Ollama", "image": "ollama/ollama", "port": 11434,
+		"ready": "/", "live": "/", "startup": 300,
+	}],
+	"lmsysorg": [{
+		"name": "SGLang", "image": "lmsysorg/sglang", "port": 30000,
+		"ready": "/health", "live": "/health", "startup": 1800,
+	}],
+	"nim": [{
+		"name": "NVIDIA NIM", "image": "nim/*/*", "port": 8000,
+		"ready": "/v1/health/ready", "live": "/v1/health/live", "startup": 1800,
+	}],
+	"ggml-org": [{
+		"name": "llama.cpp", "image": "ggml-org/llama.cpp", "tag": "server*", "port": 8080,
+		"ready": "/health", "live": "/health", "startup": 600, "loopback": true,
+	}],
+	"openvino": [{
+		"name": "OpenVINO Model Server", "image": "openvino/model_server*", "port": 8000, "others": [9000],
+		"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 600,
+		"suggest": "it has no REST port unless a flag opens one",
+	}],
+}
+
+# The server that a container runs, by its image; undefined where it is none of them. The first of its organisation wins.
+running(container) := candidates[0] if {
+	is_string(container.image)
+	steps := split(container.image, "/")
+	candidates := [server |
+		some depth in [2, 3]
+		start := count(steps) - depth
+		some server in servers[steps[start]]
+		[name, tag] := name_and_tag(steps[count(steps) - 1])
+		glob.match(server.image, ["/"], concat("/", array.concat(array.slice(steps, start, count(steps) - 1), [name])))
+		tagged(server, tag)
+	]
+}
+
+name_and_tag(reference) := [parts[0], concat("", array.slice(parts, 1, 2))] if {
+	parts := split(split(reference, "@")[0], ":")
+}
+
+tagged(server, _) if not server.tag
+
+tagged(server, tag) if glob.match(server.tag, [], tag)
+
+# The port on which the container's server answers health checks; undefined where that is not certain: the container must
+# declare the usual one, or exactly one TCP port, and not one that the server is known to use for something else.
+certain_port(container, server) := port if {
+	not server.suggest
+	reachable(container, server)
+	port := tcp_port(server, [number |
+		number := container.ports[i].containerPort
+		object.get(container.ports[i], "protocol", "TCP") == "TCP"
+	])
+}
+
+tcp_port(server, declared) := server.port if {
+	server.port in declared
+} else := declared[0] if {
+	count(declared) == 1
+	not declared[0] in object.get(server, "others", [])
+}
+
+reachable(_, server) if not server.loopback
+
+reachable(container, server) if {
+	server.loopback
+	some member in ["args", "command"]
+	opens(container[member][_])
+}
+
+reachable(container, server) if {
+	server.loopback
+	opens(container.env[_].value)
+}
+
+opens(text) if {
+	is_string(text)
+	contains(text, "0.0.0.0")
+}

@@ -1,0 +1,214 @@
+# METADATA
+# title: Probes that fit a model
+# description: |
+#   Without a readiness probe a container gets traffic before its model has loaded, and a rollout goes on over the bodies of
+#   pods that never answered. Without a liveness probe one that hangs stays. And a server that loads for minutes needs a
+#   startup probe, or liveness restarts it until the end of time. The probes of well-known model servers are added where
+#   the port is certain; liveness is only suggested, because a wrong one restarts what works.
+# related_resources:
+# - ref: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
+#   description: The three probes
+# custom:
+#   action: Deny
+#   parameters:
+#     ignoreContainers: {description: globs of container names that are not looked at}
+package surefoot.probes
+
+import data.surefoot.lib
+import data.surefoot.model_servers
+import data.surefoot.quantity
+
+params := lib.params({"ignoreContainers": []})
+
+deny contains finding if {
+	container := containers[index]
+	not container.readinessProbe.httpGet.port # the usual kind; the others take a closer look
+	not lib.probed(container, "readinessProbe")
+	not container.name in ignored
+	finding := {
+		"code": "no-readiness",
+		"msg": sprintf("%s has no readinessProbe, so it gets traffic before the model has loaded", [called(container)]),
+		"path": lib.pointer("containers", index, ["readinessProbe"]),
+		"fix": sprintf("readinessProbe: {%s}%s", question(container, "ready")),
+	}
+}
+
+deny contains finding if {
+	container := containers[index]
+	not container.livenessProbe.httpGet.port # the usual kind; the others take a closer look
+	not lib.probed(container, "livenessProbe")
+	not container.name in ignored
+	finding := {
+		"code": "no-liveness",
+		"msg": sprintf("%s has no livenessProbe, so nothing restarts it when it hangs", [called(container)]),
+		"path": lib.pointer("containers", index, ["livenessProbe"]),
+		"fix": sprintf("livenessProbe: {%s, failureThreshold: 6}%s", question(container, "live")),
+	}
+}
+
+# A port that is named must be declared by this container. Numbers are not judged: the containers of a pod share a network.
+deny contains finding if {
+	container := containers[index]
+	some probe in ["readinessProbe", "livenessProbe", "startupProbe"]
+	port := container[probe][handler].port
+	port > "" # a text; numbers come before
+	not declares(container, port)
+	not container.name in ignored
+	declared := {name | name := container.ports[_].name; is_string(name)}
+	finding := {
+		"code": "unknown-port",
+		"msg": sprintf(
+			`the %s of %s asks port "%s", but the container declares no port of that name`,
+			[probe, called(container), port],
+		),
+		"path": lib.pointer("containers", index, [probe, handler, "port"]),
+		"fix": port_fix(port, declared),
+	}
+}
+
+warn contains finding if {
+	container := containers[index]
+	not container.startupProbe.httpGet.port
+	not lib.probed(container, "startupProbe")
+	not container.name in ignored
+	[reason, seconds] := slow(container)
+	[asked, remark] := question(container, "ready")
+	finding := {
+		"code": "no-startup",
+		"msg": sprintf(
+			`%s %s and has no startupProbe, so liveness may restart it while the model still loads`,
+			[called(container), reason],
+		),
+		"path": lib.pointer("containers", index, ["startupProbe"]),
+		"fix": sprintf("startupProbe: {%s, periodSeconds: 10, failureThreshold: %d}%s", [asked, seconds / 10, remark]),
+	}
+}
+
+warn contains finding if {
+	container := containers[_]
+	container.startupProbe
+	lib.probed(container, "startupProbe")
+	not container.name in ignored
+	budget := lib.patience(container.startupProbe)
+	deadline := lib.number(input.request.object.spec, "progressDeadlineSeconds", 600)
+	budget > deadline
+	needed := budget + lib.number(input.request.object.spec, "minReadySeconds", 0)
+	finding := {
+		"code": "startup-budget",
+		"msg": sprintf(
+			`%s may take %d s to start, but the rollout counts as failed after %d s`,
+			[called(container), budget, deadline],
+		),
+		"path": "/spec/progressDeadlineSeconds",
+		"fix": sprintf("progressDeadlineSeconds: %d", [with_a_fifth(needed)]),
+	}
+}
+
+warn contains finding if {
+	container := containers[index]
+	same_question(container)
+	not container.name in ignored
+	kills := lib.patience(container.livenessProbe)
+	kills <= lib.patience(container.readinessProbe)
+	finding := {
+		"code": "one-handler",
+		"msg": sprintf(
+			"%s: liveness asks the same as readiness and kills after %d s, no later than readiness gives up; a busy model will be restarted",
+			[called(container), kills],
+		),
+		"path": lib.pointer("containers", index, ["livenessProbe"]),
+		"fix": "give livenessProbe a lighter question, or twice the failureThreshold of readinessProbe",
+	}
+}
+
+defaults contains entry if {
+	container := containers[index]
+	some probe in ["readinessProbe", "startupProbe"]
+	not container[probe].httpGet.port
+	not lib.probed(container, probe)
+	not container.name in ignored
+	server := model_servers.running(container)
+	port := model_servers.certain_port(container, server)
+	entry := {
+		"path": lib.pointer("containers", index, [probe]),
+		"value": object.union({"httpGet": {"path": server.ready, "port": port}}, timing(probe, server)),
+	}
+}
+
+called(container) := lib.called("containers", container)
+
+# Regular ones; init containers, restartable or not, and ephemeral ones serve nobody.
+containers := input.request.object.spec.template.spec.containers
+
+ignored := lib.names_like(params.ignoreContainers)
+
+# A model that is busy answers late: five seconds rather than the API's one.
+timing("readinessProbe", _) := {"timeoutSeconds": 5}
+
+timing("startupProbe", server) := {"timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": server.startup / 10}
+
+# Why a container is expected to take its time, and for how many seconds.
+slow(container) := [sprintf("runs %s", [server.name]), server.startup] if {
+	server := model_servers.running(container)
+} else := ["asks for a GPU", 1800] if {
+	container.resources[_][resource]
+	not resource in {"cpu", "memory"}
+	quantity.is_gpu(resource)
+}
+
+# What a probe should ask, and a remark where that can only be guessed.
+question(container, kind) := [sprintf("httpGet: {path: %s, port: %v}", [path, port]), ""] if {
+	server := model_servers.running(container)
+	path := server[kind]
+	port := port_of(container, server)
+} else := [sprintf("tcpSocket: {port: %v}", [port]), ""] if {
+	server := model_servers.running(container)
+	port := port_of(container, server)
+} else := [sprintf("httpGet: {path: %s, port: %v}", [guess.path, port]), guess.remark] if {
+	guess := guesses[kind]
+	port := first_port(container)
+}
+
+guesses := {
+	"ready": {"path": "/ready", "remark": "  # the path that answers once the model is loaded"},
+	"live": {"path": "/live", "remark": "  # a path that answers as long as the process is sound"},
+}
+
+port_of(container, server) := model_servers.certain_port(container, server)
+
+port_of(container, server) := server.port if not model_servers.certain_port(container, server)
+
+first_port(container) := container.ports[0].containerPort
+
+first_port(container) := 8080 if not container.ports[0].containerPort
+
+port_fix(port, declared) := sprintf("name a port that it declares: %s", [concat(", ", sort(declared))]) if {
+	count(declared) > 0
+} else := sprintf("ports: [{name: %s, containerPort: 8080}], with the number the server listens on", [port])
+
+declares(container, port) if container.ports[_].name == port
+
+# Do liveness and readiness ask the same?
+same_question(container) if {
+	container.livenessProbe.httpGet.path == container.readinessProbe.httpGet.path
+	same_handler(container, "httpGet")
+} else if {
+	some kind in ["grpc", "tcpSocket", "exec"]
+	container.readinessProbe[kind]
+	same_handler(container, kind)
+}
+
+same_handler(container, kind) if {
+	live := by_number(container, container.livenessProbe[kind])
+	live == by_number(container, container.readinessProbe[kind])
+}
+
+# A port by its name is the same as by its number.
+by_number(container, handler) := numbered if {
+	is_object(handler)
+	numbers := [port.containerPort | port := container.ports[_]; port.name == handler.port]
+	numbered := object.union(handler, {"port": numbers[0]})
+} else := handler
+
+# n and a fifth more, rounded up.
+with_a_fifth(n) := floor(((n * 6) + 4) / 5)

@@ -1,0 +1,178 @@
+# METADATA
+# title: Every container says what it needs
+# description: |
+#   The scheduler places pods by their requests, and a limit keeps a model that grows from taking its neighbours with it. A
+#   request that is not given counts as the limit, as Kubernetes has it, and what the pod as a whole is given
+#   (`spec.resources`) counts for each of its containers. Zero is not an amount.
+# related_resources:
+# - ref: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
+#   description: Requests and limits
+# custom:
+#   action: Deny
+#   parameters:
+#     require: {description: "what must be there, in the words of a ResourceQuota: requests.cpu, limits.memory"}
+#     requests: {description: "requests to add where there are none: {cpu: 500m, memory: 1Gi}"}
+#     limits: {description: "limits to add where there are none"}
+#     ignoreContainers: {description: globs of container names that are not looked at}
+package surefoot.resources
+
+import data.surefoot.lib
+import data.surefoot.quantity
+
+params := lib.params({
+	"require": ["requests.cpu", "requests.memory", "limits.cpu", "limits.memory"],
+	"requests": {},
+	"limits": {},
+	"ignoreContainers": [],
+})
+
+deny contains finding if {
+	some list in ["containers", "initContainers"]
+	container := pod[list][index]
+	not at_a_glance(container)
+	not container.name in ignored
+	some [kind, resource] in required
+	not given(container, kind, resource)
+	not given(pod, kind, resource)
+	finding := {
+		"code": sprintf("no-%s", [noun[kind]]),
+		"msg": sprintf("%s has no %s %s", [lib.called(list, container), resource, noun[kind]]),
+		"path": lib.pointer(list, index, ["resources", kind, resource]),
+		"fix": sprintf("%s: %v", [resource, amount(container, kind, resource)]),
+	}
+}
+
+# The API server refuses these itself; offline, and when a default would lead there, they are ours to find.
+deny contains finding if {
+	some [list, index, resource], request in perhaps_above
+	container := pod[list][index]
+	limit := container.resources.limits[resource]
+	quantity.above(request, limit)
+	not quantity.is_gpu(resource)
+	not container.name in ignored
+	finding := {
+		"code": "above-limit",
+		"msg": sprintf("%s requests %v of %s, above its limit of %v", [lib.called(list, container), request, resource, limit]),
+		"path": lib.pointer(list, index, ["resources", "requests", resource]),
+		"fix": sprintf("%s: %v, or a higher limit", [resource, limit]),
+	}
+}
+
+deny contains finding if {
+	some [list, index, resource], request in unlike
+	not resource in {"cpu", "memory"} # they are most of them
+	quantity.is_gpu(resource)
+	container := pod[list][index]
+	not quantity.milli(request) == quantity.milli(container.resources.limits[resource])
+	not container.name in ignored
+	limit := object.get(container.resources, ["limits", resource], "none")
+	finding := {
+		"code": "gpu-differs",
+		"msg": sprintf(
+			"%s requests %v of %s and its limit is %v; GPUs are not overcommitted, so both must be the same",
+			[lib.called(list, container), request, resource, limit],
+		),
+		"path": lib.pointer(list, index, ["resources", "requests", resource]),
+		"fix": sprintf("%s: %v, or leave the request out", [resource, limit_or(limit, request)]),
+	}
+}
+
+defaults contains entry if {
+	some kind in ["requests", "limits"]
+	some resource, value in params[kind]
+	not pod_wide(resource)
+	some list in ["containers", "initContainers"]
+	container := pod[list][index]
+	not container.resources[kind][resource]
+	not container.name in ignored
+	fits(kind, container, resource, value)
+	entry := {
+		"path": lib.pointer(list, index, ["resources", kind, resource]),
+		"value": sprintf("%v", [value]),
+	}
+}
+
+pod := input.request.object.spec.template.spec
+
+ignored := lib.names_like(params.ignoreContainers)
+
+# All of the four are there, and begin with a digit from 1 to 9: no need to look closer, unless more is required.
+at_a_glance(container) if {
+	container.resources.requests.cpu >= "1"
+	container.resources.requests.memory >= "1"
+	container.resources.limits.cpu >= "1"
+	container.resources.limits.memory >= "1"
+	not more_required
+}
+
+more_required if {
+	some one in params.require
+	not one in {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
+}
+
+# Requests that are not the limit, letter for letter.
+unlike[[list, index, resource]] := request if {
+	some list in ["containers", "initContainers"]
+	container := pod[list][index]
+	request := container.resources.requests[resource]
+	not request == container.resources.limits[resource]
+}
+
+# Where all are of the simplest kinds a quick look leaves few of them over. It rounds: the exact comparison has the last word.
+perhaps_above := few if {
+	quantity.plain([one | one := pod[["containers", "initContainers"][_]][_].resources[_][_]])
+	few := {[list, index, resource]: request |
+		some [list, index, resource], request in unlike
+		units.parse(request) >= units.parse(pod[list][index].resources.limits[resource])
+	}
+} else := unlike
+
+required := [[kind, resource] |
+	some one in params.require
+	kind := split(one, ".")[0]
+	resource := trim_prefix(one, concat("", [kind, "."]))
+]
+
+# A container, or the pod as a whole, is given this much of the resource.
+given(holder, kind, resource) if quantity.positive(holder.resources[kind][resource])
+
+given(holder, "requests", resource) if {
+	not holder.resources.requests[resource]
+	quantity.positive(holder.resources.limits[resource])
+}
+
+# The pod as a whole is given an amount: a container's own would be weighed against it.
+pod_wide(resource) if pod.resources[_][resource]
+
+noun := {"requests": "request", "limits": "limit"}
+
+# What to write where it is missing: the parameter's value, what the container requests, or an example.
+amount(_, kind, resource) := params[kind][resource]
+
+amount(container, "limits", resource) := sprintf("%v, what it requests", [container.resources.requests[resource]]) if {
+	not params.limits[resource]
+	quantity.positive(container.resources.requests[resource])
+} else := example(resource) if {
+	not params.limits[resource]
+}
+
+amount(_, "requests", resource) := example(resource) if not params.requests[resource]
+
+example("memory") := "2Gi, or what the model needs"
+
+example("cpu") := "500m, or what the model needs"
+
+example(resource) := "1, or what the model needs" if not resource in {"cpu", "memory"}
+
+limit_or(limit, _) := limit if limit != "none"
+
+limit_or("none", request) := request
+
+# A default is left out where it would contradict what is there, or the other default. A request that is not given is the
+# limit already.
+fits("limits", container, resource, value) if not quantity.above(container.resources.requests[resource], value)
+
+fits("requests", container, resource, value) if {
+	not container.resources.limits[resource]
+	not quantity.above(value, params.limits[resource])
+}
