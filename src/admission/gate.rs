@@ -7,22 +7,20 @@
 //!   text ── nesting ─▶ (parser) ─▶ every rule walked once: what it refers to ─▶ unknown names, cycles
 //! ```
 
+mod walk;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{self as ast, Expr, Literal, Ref, RuleHead, Span};
+use regorus::unstable::{self as ast, Ref, RuleHead, Span};
 
+use self::walk::{Walk, path, reference};
 use super::policy_set::{LoadError, Source};
-use crate::config::{
-    ConfigError,
-    yaml::{self, Position},
-};
+use crate::config::{ConfigError, yaml::Position};
 
 /// Brackets within brackets. At 16 the parser takes some 50 ms, and each further level doubles that.
 const MAX_NESTING: usize = 16;
 /// Expressions within expressions, e.g. the terms of a long sum: the evaluator goes down one call for each.
 const MAX_DEPTH: usize = 120;
-/// Built-in functions whose value is not decided by their arguments.
-const UNSTEADY: [&str; 1] = ["rand.intn"];
 
 /// What the rest of surefoot wants to know of a parsed file.
 #[derive(Clone, Debug)]
@@ -217,317 +215,122 @@ fn recursion(graph: &BTreeMap<Vec<String>, Calls>) -> Vec<(Span, String)> {
     found
 }
 
-/// One step of a reference below its root; `None` where it is computed.
-type Step<'a> = Option<&'a str>;
+#[cfg(test)]
+mod tests {
+    use super::super::{PolicySet, fixtures::*};
+    use crate::config::Config;
 
-/// A reference such as `data.a["b"][c].d`: its root and its steps. `None`: the expression is no reference.
-fn reference(expr: &Expr) -> Option<(&Span, Vec<Step<'_>>)> {
-    let mut steps = Vec::new();
-    let mut expr = expr;
-    loop {
-        match expr {
-            Expr::Var { span, .. } => {
-                steps.reverse();
-                return Some((span, steps));
-            }
-            Expr::RefDot { refr, field, .. } => {
-                steps.push(Some(field.0.text()));
-                expr = refr;
-            }
-            Expr::RefBrack { refr, index, .. } => {
-                steps.push(match index.as_ref() {
-                    Expr::String { span, .. } | Expr::RawString { span, .. } => Some(span.text()),
-                    _ => None,
-                });
-                expr = refr;
-            }
-            _ => return None,
-        }
-    }
-}
-
-/// The part of a reference that is known before evaluation.
-fn path(root: &str, steps: &[Step<'_>]) -> Vec<String> {
-    std::iter::once(root).chain(steps.iter().map_while(|step| *step)).map(str::to_owned).collect()
-}
-
-/// Walks the rules of one module.
-struct Walk<'a> {
-    names: &'a Names,
-    package: Vec<String>,
-    imports: BTreeMap<String, Vec<String>>,
-    is_test: bool,
-    /// Names declared in the scopes around the expression that is being walked, innermost last.
-    scopes: Vec<BTreeSet<String>>,
-    depth: usize,
-    refers: BTreeSet<Vec<String>>,
-    wrong: Vec<(Span, String)>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(module: &ast::Module, names: &'a Names) -> Self {
-        let mut imports = BTreeMap::new();
-        for import in &module.imports {
-            if let Some((root, rest)) = reference(&import.refr) {
-                let target = path(root.text(), &rest);
-                let alias = import.r#as.as_ref().map(Span::text).map(str::to_owned);
-                imports.insert(alias.unwrap_or_else(|| target.last().cloned().unwrap_or_default()), target);
-            }
-        }
-        let package = package(module);
-        let is_test = package.last().is_some_and(|last| last.ends_with("_test"));
-        Self {
-            names,
-            package,
-            imports,
-            is_test,
-            scopes: Vec::new(),
-            depth: 0,
-            refers: BTreeSet::new(),
-            wrong: Vec::new(),
+    /// `line:column message` of everything that is wrong with a policy of this body, which begins on line 2.
+    fn wrong(body: &str) -> Vec<String> {
+        let text = format!("package surefoot.p\n{body}\ndeny contains \"no\" if input.x\n");
+        let sources = sources(&[("lib/lib.rego", LIB), ("p/policy.rego", &text)]);
+        match PolicySet::load(sources, &Config::default()) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors
+                .0
+                .iter()
+                .map(|error| {
+                    assert_eq!(error.file, "p/policy.rego");
+                    assert!(!error.source_line.is_empty(), "{error}");
+                    format!("{}:{} {}", error.line, error.column, error.message)
+                })
+                .collect(),
         }
     }
 
-    fn rule_path(&self, rule: &ast::Rule) -> Vec<String> {
-        let (ast::Rule::Spec {
-            head: RuleHead::Set { refr, .. } | RuleHead::Compr { refr, .. } | RuleHead::Func { refr, .. },
-            ..
-        }
-        | ast::Rule::Default { refr, .. }) = rule;
-        let own = reference(refr).map(|(root, rest)| path(root.text(), &rest)).unwrap_or_default();
-        [self.package.clone(), own].concat()
-    }
-
-    fn rule(&mut self, rule: &ast::Rule) {
-        let (head, bodies) = match rule {
-            ast::Rule::Default { value, .. } => return self.expr(value),
-            ast::Rule::Spec { head, bodies, .. } => (head, bodies),
-        };
-        let mut arguments = BTreeSet::new();
-        if let RuleHead::Func { args, .. } = head {
-            args.iter().for_each(|arg| declared(arg, &mut arguments));
-        }
-        self.scopes.push(arguments);
-        // The head may use what any of the bodies declares.
-        let bodies_declare = bodies.iter().flat_map(|body| declarations(&body.query)).collect();
-        self.scopes.push(bodies_declare);
-        match head {
-            RuleHead::Compr { refr, assign, .. } => self.head(refr, assign.as_ref().map(|assign| &assign.value)),
-            RuleHead::Set { refr, key, .. } => self.head(refr, key.as_ref()),
-            RuleHead::Func { refr, assign, .. } => self.head(refr, assign.as_ref().map(|assign| &assign.value)),
-        }
-        self.scopes.pop();
-        for body in bodies {
-            self.query(&body.query, body.assign.as_ref().map(|assign| &assign.value).into_iter());
-        }
-        self.scopes.pop();
-    }
-
-    fn head(&mut self, refr: &Expr, value: Option<&Ref<Expr>>) {
-        // Only what stands in brackets of a rule's own name refers to anything: `m[x] := …`.
-        let mut refr = refr;
-        while let Expr::RefBrack { refr: inner, index, .. } = refr {
-            self.expr(index);
-            refr = inner;
-        }
-        if let Some(value) = value {
-            self.expr(value);
+    #[test]
+    fn what_needs_itself_is_refused() {
+        let rows = [
+            ("a if b\nb if a", "2:1 this rule needs itself: surefoot.p.a -> surefoot.p.b -> surefoot.p.a"),
+            ("a if a", "2:1 this rule needs itself: surefoot.p.a -> surefoot.p.a"),
+            ("f(x) := f(x - 1) if x > 0", "2:1 this rule needs itself"),
+            ("f(x) := g(x)\ng(x) := [h | h := f(x)]", "2:1 this rule needs itself"),
+            ("f(x) := y if { y := data.surefoot.p.f(x) }", "2:1 this rule needs itself"),
+            ("import data.surefoot.p\nf(x) := p.f(x)", "3:1 this rule needs itself"),
+            ("import data.surefoot.p as q\na := q.a", "3:1 this rule needs itself"),
+            ("a contains x if some x in a", "2:1 this rule needs itself"),
+            ("a := {x | x := data.surefoot[_].a}", "2:1 this rule needs itself"),
+            ("a if { every x in [1] { x == 1; a } }", "2:1 this rule needs itself"),
+            ("a[x] := y if { x := \"k\"; y := a.j }", "2:1 this rule needs itself"),
+            ("default a := 1\na := 2 if not a == 1", "2:1 this rule needs itself"),
+            ("a := 1 if input.y\nelse := 2 if a", "2:1 this rule needs itself"),
+            ("a := 1 if { input.y with input.z as a }", "2:1 this rule needs itself"),
+            ("a := [b | c := a[b]]", "2:1 this rule needs itself"),
+        ];
+        for (body, message) in rows {
+            let wrong = wrong(body);
+            assert!(wrong.len() == 1 && wrong[0].starts_with(message), "{body}: {wrong:?}");
         }
     }
 
-    fn query<'e>(&mut self, query: &ast::Query, results: impl Iterator<Item = &'e Ref<Expr>>) {
-        self.scopes.push(declarations(query));
-        for statement in &query.stmts {
-            match &statement.literal {
-                Literal::SomeVars { .. } => {}
-                Literal::SomeIn { key, value, collection, .. } => {
-                    key.iter().for_each(|key| self.expr(key));
-                    self.expr(value);
-                    self.expr(collection);
-                }
-                Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expr(expr),
-                Literal::Every { key, value, domain, query, .. } => {
-                    self.expr(domain);
-                    self.scopes.push(key.iter().chain([value]).map(|name| name.text().to_owned()).collect());
-                    self.query(query, std::iter::empty());
-                    self.scopes.pop();
-                }
-            }
-            for with in &statement.with_mods {
-                // The target is replaced, not used; a test may replace what does not exist.
-                self.expr(&with.r#as);
-            }
-        }
-        results.for_each(|result| self.expr(result));
-        self.scopes.pop();
-    }
-
-    fn expr(&mut self, expr: &Expr) {
-        if self.depth >= MAX_DEPTH {
-            let message = format!("expressions nested more than {MAX_DEPTH} deep; give a part a name of its own");
-            self.wrong.push((expr.span().clone(), message));
-            return;
-        }
-        self.depth += 1;
-        self.expr_below(expr);
-        self.depth -= 1;
-    }
-
-    fn expr_below(&mut self, expr: &Expr) {
-        match expr {
-            Expr::Var { span, .. } => self.refer(span, &[]),
-            Expr::RefDot { .. } | Expr::RefBrack { .. } => self.chain(expr),
-            Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().for_each(|item| self.expr(item)),
-            Expr::Object { fields, .. } => {
-                for (_, key, value) in fields {
-                    self.expr(key);
-                    self.expr(value);
-                }
-            }
-            Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
-                self.query(query, [term].into_iter());
-            }
-            Expr::ObjectCompr { key, value, query, .. } => self.query(query, [key, value].into_iter()),
-            Expr::Call { fcn, params, .. } => {
-                self.call(fcn, params.len());
-                params.iter().for_each(|param| self.expr(param));
-            }
-            Expr::UnaryExpr { expr, .. } => self.expr(expr),
-            Expr::BinExpr { lhs, rhs, .. }
-            | Expr::BoolExpr { lhs, rhs, .. }
-            | Expr::ArithExpr { lhs, rhs, .. }
-            | Expr::AssignExpr { lhs, rhs, .. } => {
-                self.expr(lhs);
-                self.expr(rhs);
-            }
-            Expr::Membership { key, value, collection, .. } => {
-                key.iter().for_each(|key| self.expr(key));
-                self.expr(value);
-                self.expr(collection);
-            }
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. } => {}
+    #[test]
+    fn names_in_their_scopes_are_no_recursion() {
+        let rows = [
+            "a := x if { x := 1 }\nx := a",
+            "a contains k if input.m[k] == 1",
+            "a contains v if [_, v] = split(input.s, \"/\")",
+            "a[k] := v if v := input.m[k]",
+            "a := [x.y | x := input.l[_]]",
+            "f(f_of) := f_of",
+            "a(b) := b\nb := a(1)",
+            "a := {b | b := input.l[_]}\nb := count(a)",
+            "m.a := 1\nm.b := m.a + 1",
+            "a if { every a in [1] { a == 1 } }",
+            "a := b if { {\"k\": b} := input.o }\nb := a",
+            "f(x) := 1 if x > 0\nelse := g(x)\ng(x) := x",
+            "a := data.surefoot.lib.params({})",
+        ];
+        for body in rows {
+            assert_eq!(wrong(body), Vec::<String>::new(), "{body}");
         }
     }
 
-    fn chain(&mut self, expr: &Expr) {
-        match reference(expr) {
-            Some((root, steps)) => self.refer(root, &steps),
-            None => {
-                // Something else with a step below it, e.g. `f(x).y`: its inner part is walked by itself.
-                let mut inner = expr;
-                while let Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } = inner {
-                    inner = refr;
-                }
-                self.expr(inner);
-            }
-        }
-        let mut part = expr;
-        loop {
-            part = match part {
-                Expr::RefDot { refr, .. } => refr,
-                Expr::RefBrack { refr, index, .. } => {
-                    self.expr(index);
-                    refr
-                }
-                _ => break,
-            };
+    #[test]
+    fn names_that_do_not_exist_are_named() {
+        let rows = [
+            ("a := contians(\"a\", \"b\")", "2:6 there is no function `contians`; did you mean `contains`?"),
+            ("a := nofunction(1)", "2:6 there is no function `nofunction`"),
+            ("a := http.send({})", "2:6 there is no function `http.send`"),
+            ("a := time.now_ns()", "2:6 there is no function `time.now_ns`"),
+            ("a := rand.intn(\"x\", 5)", "2:6 `rand.intn` is refused: a verdict depends on nothing but its input"),
+            ("helper(x) := x\na := helpr(1)", "3:6 there is no function `helpr`; did you mean `helper`?"),
+            ("f(x) := x\na := f(1, 2, 3)", "3:6 `f` takes 1 arguments, not 3"),
+            ("a := count()", "2:6 `count` takes 1 arguments, not 0"),
+            ("import data.surefoot.lib\na := lib.parms({})", "3:6 there is no function `lib.parms`"),
+            (
+                "import data.surefoot.lib\na := lib.nothing",
+                "3:6 `data.surefoot.lib.nothing` is not defined in any file",
+            ),
+            ("a := data.surefot.lib", "2:6 `data.surefot.lib` is not defined in any file"),
+            ("a := 1 +", "3:6 rule must have a body or assignment"),
+            ("a := x", "2:6 `x` is not defined"),
+            ("a if { y := x + 1 }", "2:13 `x` is not defined"),
+            ("f(y) := yy", "2:9 `yy` is not defined"),
+            ("warn contains finding if { findng := 1 }", "2:15 `finding` is not defined"),
+            ("a := [x | y := 1]", "2:7 `x` is not defined"),
+            ("a if { every x in [1] { z == x } }", "2:25 `z` is not defined"),
+            ("a if { b := [i | input.l[i]]; i == 1 }", "2:31 `i` is not defined"),
+        ];
+        for (body, message) in rows {
+            let wrong = wrong(body);
+            assert!(wrong.len() == 1 && wrong[0].starts_with(message), "{body}: {wrong:?}");
         }
     }
 
-    /// Where a reference leads; `None`: not to a rule.
-    fn resolve(&self, root: &str, steps: &[Step<'_>]) -> Option<Vec<String>> {
-        let known = path(root, steps);
-        if root == "data" {
-            return Some(known[1..].to_vec());
+    #[test]
+    fn nesting_is_bounded_before_it_costs_time() {
+        let nested = |n: usize| format!("a := {}{}", "[".repeat(n), "]".repeat(n));
+        assert_eq!(wrong(&nested(10)), Vec::<String>::new());
+        for deep in [17, 100_000] {
+            let wrong = wrong(&nested(deep));
+            assert_eq!(wrong.len(), 1);
+            assert!(wrong[0].starts_with("2:22 brackets nested more than 16 deep"), "{wrong:?}");
         }
-        if root == "input" || self.scopes.iter().any(|scope| scope.contains(root)) {
-            return None;
-        }
-        if let Some(target) = self.imports.get(root) {
-            return (target.first().map(String::as_str) == Some("data")).then(|| [&target[1..], &known[1..]].concat());
-        }
-        let own = [self.package.clone(), known].concat();
-        let rule = &own[..=self.package.len()];
-        let exists = self.names.rules.range(rule.to_vec()..).next().is_some_and(|(found, _)| found.starts_with(rule));
-        exists.then_some(own)
-    }
-
-    fn refer(&mut self, root: &Span, steps: &[Step<'_>]) {
-        let Some(target) = self.resolve(root.text(), steps) else { return };
-        let meant = self.names.meant(&target);
-        // A test may give `data.x` by `with`.
-        if meant.is_empty() && !self.is_test {
-            self.wrong.push((root.clone(), format!("`data.{}` is not defined in any file", target.join("."))));
-        }
-        self.refers.extend(meant);
-    }
-
-    fn call(&mut self, function: &Expr, given: usize) {
-        let Some((root, steps)) = reference(function) else { return self.expr(function) };
-        let name = path(root.text(), &steps).join(".");
-        let target = self.resolve(root.text(), &steps).filter(|target| self.names.rules.contains_key(target));
-        let wanted = match &target {
-            Some(target) => self.names.rules[target],
-            None => ast::BUILTINS.get(name.as_str()).map(|(_, arity)| usize::from(*arity)),
-        };
-        // `f(x, y)` may stand for `y = f(x)`.
-        match wanted {
-            Some(wanted) if given != wanted && given != wanted + 1 => {
-                self.wrong.push((root.clone(), format!("`{name}` takes {wanted} arguments, not {given}")));
-            }
-            None if target.is_none() && name != "print" => {
-                self.wrong.push((root.clone(), self.unknown_function(&name)))
-            }
-            _ if UNSTEADY.contains(&name.as_str()) => {
-                let message = format!("`{name}` is refused: a verdict depends on nothing but its input");
-                self.wrong.push((root.clone(), message));
-            }
-            _ => {}
-        }
-        self.refers.extend(target);
-    }
-
-    fn unknown_function(&self, name: &str) -> String {
-        let own = self.names.rules.iter().filter(|(rule, arity)| arity.is_some() && rule.starts_with(&self.package));
-        let own: Vec<&str> = own.filter_map(|(rule, _)| rule.last().map(String::as_str)).collect();
-        let known: Vec<&str> = own.into_iter().chain(ast::BUILTINS.keys().copied()).collect();
-        match yaml::unknown("there is no function", name, &known) {
-            offered if offered.ends_with('?') => offered,
-            _ => format!("there is no function `{name}`"),
-        }
-    }
-}
-
-/// The names that the statements of a query declare: `some x`, `some x in xs`, `x := …`.
-fn declarations(query: &ast::Query) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for statement in &query.stmts {
-        match &statement.literal {
-            Literal::SomeVars { vars, .. } => names.extend(vars.iter().map(|name| name.text().to_owned())),
-            Literal::SomeIn { key, value, .. } => {
-                key.iter().chain([value]).for_each(|pattern| declared(pattern, &mut names));
-            }
-            Literal::Expr { expr, .. } => {
-                if let Expr::AssignExpr { op: ast::AssignOp::ColEq, lhs, .. } = expr.as_ref() {
-                    declared(lhs, &mut names);
-                }
-            }
-            Literal::NotExpr { .. } | Literal::Every { .. } => {}
-        }
-    }
-    names
-}
-
-/// The variables of a pattern. Patterns are as shallow as brackets may be.
-fn declared(pattern: &Expr, names: &mut BTreeSet<String>) {
-    match pattern {
-        Expr::Var { span, .. } => drop(names.insert(span.text().to_owned())),
-        Expr::Array { items, .. } => items.iter().for_each(|item| declared(item, names)),
-        Expr::Object { fields, .. } => fields.iter().for_each(|(_, _, value)| declared(value, names)),
-        _ => {}
+        // Brackets in texts and comments are none.
+        let harmless = format!("# {0}\na := \"{0}\\\"{0}\"\nb := `{0}`", "[".repeat(30));
+        assert_eq!(wrong(&harmless), Vec::<String>::new());
+        let sum = |n: usize| format!("a := 1{}", "\n\t+ 1".repeat(n));
+        assert_eq!(wrong(&sum(100)), Vec::<String>::new());
+        assert!(wrong(&sum(5000))[0].contains("nested more than 120 deep"));
     }
 }

@@ -185,3 +185,241 @@ pub(super) fn clean(text: &str, most: usize) -> String {
     }
     cleaned
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::fixtures::*, *};
+    use crate::admission::{Facts, History, LastGood, Quarantined, Request, answer};
+    use crate::template::Digest;
+
+    fn finding(name: &str, message: &str, path: &str, fix: &str) -> Finding {
+        let (policy, code) = name.split_once('/').unwrap_or((name, ""));
+        Finding {
+            policy: policy.to_owned(),
+            code: code.to_owned(),
+            level: Level::Deny,
+            path: path.to_owned(),
+            message: message.to_owned(),
+            fix: fix.to_owned(),
+            details: Vec::new(),
+        }
+    }
+
+    fn request() -> Request {
+        Request::create(deployment("", "", r#"{"name":"model"}"#), "shop")
+    }
+
+    fn scale() -> Request {
+        let review = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"kind":"Scale"},
+            "operation":"UPDATE","name":"churn","namespace":"shop","userInfo":{"username":"ana"},
+            "object":{"kind":"Scale","spec":{"replicas":5}},"oldObject":{"kind":"Scale"}}}"#;
+        Request::parse(review.as_bytes()).unwrap().scaled(deployment("", r#""replicas":1"#, ""))
+    }
+
+    #[test]
+    fn a_denial_says_everything_at_once() {
+        let verdict = Verdict {
+            findings: vec![
+                finding(
+                    "probes/no-readiness",
+                    "container \"model\" has no readinessProbe, so it gets traffic before the model has loaded",
+                    "/spec/template/spec/containers/0/readinessProbe",
+                    "readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}",
+                ),
+                finding("images/latest", "it runs churn:latest", "/spec/template/spec/containers/0/image", ""),
+                finding(
+                    "version-labels/differ",
+                    "the Deployment says version 2.4.0, its pods say 2.3.1",
+                    "/spec/template/metadata/labels/app.kubernetes.io~1version",
+                    "give both the same version",
+                ),
+                Finding { level: Level::Warn, ..finding("a/b", "only a warning", "", "") },
+            ],
+            ..Verdict::default()
+        };
+        assert_eq!(
+            block(&request(), &verdict, now()),
+            r#"3 problems (probes/no-readiness, images/latest, version-labels/differ); nothing was changed
+
+  probes/no-readiness    container "model" has no readinessProbe, so it gets traffic before the model has loaded
+    at   spec.template.spec.containers[0].readinessProbe
+    fix  readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}
+
+  images/latest          it runs churn:latest
+    at   spec.template.spec.containers[0].image (model)
+
+  version-labels/differ  the Deployment says version 2.4.0, its pods say 2.3.1
+    at   spec.template.metadata.labels[app.kubernetes.io/version]
+    fix  give both the same version
+
+  These are all of them. To see the same before you apply: surefoot check FILE"#
+        );
+    }
+
+    #[test]
+    fn a_scale_says_who_asked() {
+        let above = finding(
+            "canary-cap/above-cap",
+            "5 canary replicas against 20 stable, the cap is 2",
+            "/spec/replicas",
+            "set replicas to 2, or scale the stable Deployment first",
+        );
+        let verdict = Verdict { findings: vec![above], ..Verdict::default() };
+        assert_eq!(
+            block(&scale(), &verdict, now()),
+            "1 problem (canary-cap/above-cap); nothing was changed
+
+  canary-cap/above-cap   5 canary replicas against 20 stable, the cap is 2
+    at   spec.replicas, asked for by ana through deployments/scale
+    fix  set replicas to 2, or scale the stable Deployment first"
+        );
+    }
+
+    fn quarantined(history: impl Fn(&Digest) -> History, request: &Request) -> Verdict {
+        let template = crate::template::json::at(request.object(), &["spec", "template"]).unwrap();
+        let facts =
+            Facts { history: Some(history(&Digest::of_template(template))), ..facts(crate::config::Guard::Enforce) };
+        judge(&one("deny contains \"never\" if input.x"), request, &facts, &crate::config::Config::default())
+    }
+
+    fn entry(digest: &Digest, until: Option<&str>) -> Quarantined {
+        Quarantined {
+            digest: digest.clone(),
+            version: Some("2.4.0".into()),
+            at: "2026-11-22T15:02:00Z".parse().unwrap(),
+            until: until.map(|until| until.parse().unwrap()),
+            evidence: "version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container \"model\", HTTP 503".into(),
+        }
+    }
+
+    fn history(digest: &Digest) -> History {
+        let last_good = LastGood { digest: digest.clone(), version: Some("2.3.1".into()), at: now() };
+        History { last_good: Some(last_good), quarantine: vec![entry(digest, None)], ..History::default() }
+    }
+
+    #[test]
+    fn quarantine_says_why_what_runs_and_the_way_out() {
+        let old = json(
+            r#"{"metadata":{},"spec":{"template":{"metadata":{"labels":{"app.kubernetes.io/version":"2.3.1"}}}},
+                "status":{"replicas":4,"readyReplicas":4}}"#,
+        );
+        let request = Request::update(old, deployment("", "", r#"{"name":"model"}"#), "shop");
+        let verdict = quarantined(history, &request);
+        assert!(verdict.used_facts && verdict.denied());
+        assert_eq!(
+            block(&request, &verdict, now()),
+            r#"1 problem (quarantine); nothing was changed
+
+  quarantine             this pod template was reverted 14 minutes ago
+    why  version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503
+    now  version 2.3.1 is running, 4 of 4 pods ready
+    fix  change the pod template (a new image is enough), or take the risk for two hours, say why, and apply again:
+         kubectl annotate deploy churn -n shop surefoot.dev/override="2026-11-22T17:16Z WHY" --overwrite"#
+        );
+        assert_eq!(
+            line(&verdict.findings[0]),
+            "[quarantine] this pod template was reverted 14 minutes ago: version 2.4.0 failed 12 of 30 probes in 41 s, \
+             the budget is 10: readiness of container \"model\", HTTP 503"
+        );
+    }
+
+    #[test]
+    fn quarantine_holds_what_brings_or_grows_the_template() {
+        let object = |spec: &str, metadata: &str| deployment(metadata, spec, r#"{"name":"model"}"#);
+        let other = || deployment("", "", r#"{"name":"model","image":"other"}"#);
+        let annotated = r#""annotations":{"surefoot.dev/override":"2026-11-22T17:16Z x"}"#;
+        let two = r#""replicas":2"#;
+        let rows = [
+            ("created", Request::create(object("", ""), "shop"), Some(Level::Deny)),
+            ("applied again", Request::update(other(), object("", ""), "shop"), Some(Level::Deny)),
+            ("grown", Request::update(object("", ""), object(two, ""), "shop"), Some(Level::Deny)),
+            ("shrunk", Request::update(object(two, ""), object("", ""), "shop"), None),
+            ("annotated", Request::update(object("", ""), object("", r#""labels":{"a":"b"}"#), "shop"), None),
+            ("overridden", Request::create(object("", annotated), "shop"), Some(Level::Warn)),
+        ];
+        for (what, request, level) in rows {
+            let verdict = quarantined(history, &request);
+            assert_eq!(verdict.findings.first().map(|finding| finding.level), level, "{what}");
+        }
+        let request = Request::create(object("", ""), "shop");
+        for (until, held) in [("2026-11-22T15:16:01Z", true), ("2026-11-22T15:16:00Z", false)] {
+            let history =
+                |digest: &Digest| History { quarantine: vec![entry(digest, Some(until))], ..History::default() };
+            assert_eq!(quarantined(history, &request).denied(), held);
+        }
+        let elsewhere = |_: &Digest| history(&Digest::of_template(&json("{}")));
+        assert!(!quarantined(elsewhere, &request).denied());
+    }
+
+    #[test]
+    fn a_broken_policy_names_itself() {
+        let failure = Failure {
+            policy: "resources".into(),
+            file: "resources/policy.rego".into(),
+            line: 12,
+            column: 3,
+            message: "divide by zero".into(),
+            level: Level::Deny,
+        };
+        let verdict = Verdict { failures: vec![failure.clone()], ..Verdict::default() };
+        assert_eq!(
+            block(&request(), &verdict, now()),
+            "1 problem (resources/broken); nothing was changed
+
+  resources/broken       not your fault: this policy broke, so it cannot say yes
+    why  divide by zero
+    at   resources/policy.rego:12:3
+    fix  tell who looks after the policies; if it cannot wait:
+         kubectl annotate deploy churn -n shop surefoot.dev/override=\"2026-11-22T17:16Z WHY\" --overwrite"
+        );
+        assert_eq!(
+            failure_line(&failure),
+            "[resources] not your fault: this policy broke at resources/policy.rego:12:3: divide by zero"
+        );
+    }
+
+    #[test]
+    fn twenty_findings_are_enough_for_one_person() {
+        let findings = (0..25).map(|i| finding(&format!("p{i}/c"), "wrong", "", "")).collect();
+        let text = block(&request(), &Verdict { findings, ..Verdict::default() }, now());
+        assert!(
+            text.starts_with("25 problems (p0/c, p1/c, p2/c, p3/c, p4/c, p5/c and 19 more); nothing was changed\n")
+        );
+        assert!(text.ends_with("\n  and 5 more: surefoot check FILE"), "{text}");
+        assert!(text.contains("  p19/c  ") && !text.contains("  p20/c  "));
+    }
+
+    #[test]
+    fn how_long_ago() {
+        let rows = [
+            (-5, "0 seconds ago"),
+            (1, "1 second ago"),
+            (59, "59 seconds ago"),
+            (60, "1 minute ago"),
+            (3599, "59 minutes ago"),
+            (3600, "1 hour ago"),
+            (172_799, "47 hours ago"),
+            (172_800, "2 days ago"),
+        ];
+        for (seconds, text) in rows {
+            assert_eq!(ago(SignedDuration::from_secs(seconds)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_one_line_of_ascii(message in "(\\PC|[\\n\\t\\x00-\\x1f]|\u{202e}){0,400}", fix in "\\PC{0,80}", code in "\\PC{0,20}") {
+            let found = Finding { level: Level::Warn, ..finding(&format!("p/{code}"), &message, "", &fix) };
+            let text = line(&found);
+            prop_assert!(text.len() <= LINE && text.chars().all(|c| (' '..='~').contains(&c)), "{}", text);
+            let denied = Finding { level: Level::Deny, ..found.clone() };
+            let verdict = Verdict { findings: vec![found, denied], ..Verdict::default() };
+            let text = block(&request(), &verdict, now());
+            prop_assert!(text.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{}", text);
+            let answer = answer::validated(&request(), &verdict, now());
+            prop_assert!(answer.warnings.iter().map(String::len).sum::<usize>() <= 4096);
+        }
+    }
+}

@@ -61,7 +61,7 @@ pub(super) fn override_line(namespace: &str, name: &str, now: Timestamp) -> Stri
         .and_then(|until| until.round(Unit::Minute))
         .unwrap_or(now)
         .strftime("%Y-%m-%dT%H:%MZ");
-    format!("kubectl annotate deploy {name} -n {namespace} --overwrite {}=\"{until} WHY\"", keys::OVERRIDE)
+    format!("kubectl annotate deploy {name} -n {namespace} {}=\"{until} WHY\" --overwrite", keys::OVERRIDE)
 }
 
 /// What serves meanwhile, as far as the stored object says.

@@ -282,4 +282,221 @@ mod tests {
         }
         assert_eq!(judge(&set, &create("", GOOD), &facts(Guard::Enforce), &Config::default()), Verdict::default());
     }
+
+    fn update(old: &str, new: &str) -> Request {
+        let object = |containers: &str| deployment("", r#""replicas":1"#, containers);
+        Request::update(object(old), object(new), "shop")
+    }
+
+    fn verdict(set: &PolicySet, request: &Request, config_text: &str) -> Verdict {
+        judge(set, request, &facts(Guard::Enforce), &config(config_text))
+    }
+
+    #[test]
+    fn what_was_there_before_is_a_warning_while_it_stays_as_it_is() {
+        let bad = |name: &str, more: &str| format!(r#"{{"name":"{name}","image":"x","livenessProbe":{{}}{more}}}"#);
+        let rows = [
+            // (old containers, new containers, level of each finding)
+            (bad("a", ""), bad("a", ""), vec!["Warn"]),
+            (bad("a", ""), bad("a", r#","env":[{"name":"X"}]"#), vec!["Warn"]),
+            (bad("a", ""), bad("b", ""), vec!["Deny"]),
+            // Another container in front moves the index, not the name.
+            (bad("a", ""), format!("{GOOD},{}", bad("a", "")), vec!["Warn"]),
+            (bad("a", ""), format!("{},{}", bad("b", ""), bad("a", "")), vec!["Warn", "Deny"]),
+            (GOOD.to_owned(), bad("model", ""), vec!["Deny"]),
+            // What is wrong was changed, and is wrong still: `null` is not what was there.
+            (bad("a", ""), bad("a", r#","readinessProbe":false"#), vec!["Deny"]),
+        ];
+        let set = set();
+        for (old, new, levels) in rows {
+            let verdict = verdict(&set, &update(&old, &new), "");
+            let found: Vec<String> = verdict.findings.iter().map(|finding| format!("{:?}", finding.level)).collect();
+            assert_eq!(found, levels, "{old} -> {new}");
+        }
+        let text = "policies: {probes: {existing: Deny}}";
+        let strict = PolicySet::load(standard(), &config(text)).unwrap();
+        assert!(verdict(&strict, &update(BAD, BAD), text).denied());
+    }
+
+    #[test]
+    fn messages_without_a_place_are_compared_by_their_text() {
+        let set = one(
+            "deny contains \"too many\" if input.request.object.spec.replicas > 3\ndeny contains m if m := input.request.object.spec.x",
+        );
+        let object = |spec: &str| deployment("", spec, "");
+        let rows = [
+            (r#""replicas":5"#, r#""replicas":5"#, "Warn"),
+            (r#""replicas":5"#, r#""replicas":6"#, "Deny"),
+            (r#""replicas":3"#, r#""replicas":5"#, "Deny"),
+            (r#""x":"a""#, r#""x":"b""#, "Deny"),
+        ];
+        for (old, new, level) in rows {
+            let verdict = verdict(&set, &Request::update(object(old), object(new), "shop"), "");
+            assert_eq!(summary(&verdict), [format!("{level} p")], "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn the_milder_of_action_and_guard_counts() {
+        let labels = json(r#"{"labels":{"tier":"research"}}"#);
+        let rows = [
+            ("", "Deny"),
+            ("policies: {probes: {action: Warn}}", "Warn"),
+            ("policies: {probes: {action: Audit}}", "Audit"),
+            ("policies: {probes: {overrides: [{namespaces: {matchLabels: {tier: research}}, action: Warn}]}}", "Warn"),
+            ("policies: {probes: {overrides: [{namespaces: {matchLabels: {tier: other}}, action: Warn}]}}", "Deny"),
+            (
+                "policies: {probes: {action: Audit, overrides: [{namespaces: {matchLabels: {tier: research}}, action: Deny}]}}",
+                "Deny",
+            ),
+            ("exemptions: [{policies: [probes], namespace: shop, name: churn, reason: r, until: 2026-11-22}]", "Audit"),
+            ("exemptions: [{policies: ['*'], namespace: shop, name: churn, reason: r, until: 2026-11-22}]", "Audit"),
+            ("exemptions: [{policies: [probes], namespace: shop, name: churn, reason: r, until: 2026-11-21}]", "Deny"),
+            ("exemptions: [{policies: [probes], namespace: shop, name: other, reason: r, until: 2026-11-22}]", "Deny"),
+            ("exemptions: [{policies: [images], namespace: shop, name: churn, reason: r, until: 2026-11-22}]", "Deny"),
+        ];
+        for (text, level) in rows {
+            let config = config(text);
+            let set = PolicySet::load(standard(), &config).unwrap();
+            let facts = Facts { namespace: Some(labels.clone()), ..facts(Guard::Enforce) };
+            let verdict = judge(&set, &create("", BAD), &facts, &config);
+            assert_eq!(summary(&verdict), [format!("{level} probes/{NO_READINESS}")], "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_follow_the_namespace() {
+        let text = "policies: {probes: {parameters: {ignoreContainers: [model]},
+            overrides: [{namespaces: {matchLabels: {tier: research}}, parameters: {ignoreContainers: []}}]}}";
+        let config = config(text);
+        let set = PolicySet::load(standard(), &config).unwrap();
+        for (tier, denied) in [("research", true), ("other", false)] {
+            let namespace = Some(json(&format!(r#"{{"labels":{{"tier":"{tier}"}}}}"#)));
+            let facts = Facts { namespace, ..facts(Guard::Enforce) };
+            assert_eq!(judge(&set, &create("", BAD), &facts, &config).denied(), denied);
+        }
+    }
+
+    #[test]
+    fn an_override_lets_everything_through_and_says_so() {
+        let annotated = |text: &str| create(&format!(r#""annotations":{{"surefoot.dev/override":"{text}"}}"#), BAD);
+        let rows = [
+            ("2026-11-22T17:16Z INC-1234", false),
+            ("2026-11-23T15:16:00Z INC-1234", false),
+            ("2026-11-22T15:16Z INC-1234", true),
+            ("2026-11-23T15:17Z INC-1234", true),
+            ("2026-11-22T17:16Z", true),
+            ("for two hours please", true),
+        ];
+        let set = set();
+        for (text, denied) in rows {
+            let verdict = verdict(&set, &annotated(text), "");
+            assert_eq!(verdict.denied(), denied, "{text}");
+            assert_eq!(verdict.findings.len(), 1);
+            let noted = verdict.notes.iter().any(|note| note.contains("(INC-1234): nothing is refused"));
+            assert_eq!(noted, !denied);
+        }
+    }
+
+    #[test]
+    fn what_another_controller_manages_is_only_warned_about() {
+        let owned = r#""ownerReferences":[{"kind":"InferenceService","name":"churn","controller":true}]"#;
+        let found = verdict(&set(), &create(owned, BAD), "");
+        assert_eq!(summary(&found), [format!("Warn probes/{NO_READINESS}")]);
+        assert_eq!(found.notes, ["InferenceService churn manages this Deployment, so surefoot only warns"]);
+        assert_eq!(verdict(&set(), &create(owned, GOOD), ""), Verdict::default());
+    }
+
+    #[test]
+    fn an_unknown_guard_counts_as_warn_and_is_named() {
+        let namespace = Some(json(r#"{"labels":{"surefoot.dev/guard":"on"}}"#));
+        let facts = Facts { namespace, ..facts(Guard::Warn) };
+        let verdict = judge(&set(), &create("", GOOD), &facts, &Config::default());
+        assert!(verdict.notes[0].contains("surefoot.dev/guard is `on`; it takes audit, warn or enforce"));
+    }
+
+    #[test]
+    fn a_policy_gets_what_it_needs_or_is_skipped() {
+        let set = set();
+        let three = Request::create(deployment("", r#""replicas":3"#, GOOD), "shop");
+        let found = verdict(&set, &three, "");
+        assert_eq!(
+            (summary(&found), found.used_facts),
+            (vec!["Deny canary-cap/above-cap /spec/replicas".into()], true)
+        );
+        let offline = Facts { peers: None, ..facts(Guard::Enforce) };
+        let found = judge(&set, &three, &offline, &Config::default());
+        assert_eq!(summary(&found), Vec::<String>::new());
+        assert_eq!(found.skipped, [Skipped { policy: "canary-cap".into(), needs: vec!["peers".into()] }]);
+        // What is not declared is not there.
+        let nosy = one("deny contains msg if msg := sprintf(\"%v\", [object.keys(input.context)])");
+        let found = verdict(&nosy, &three, "");
+        assert_eq!(found.findings[0].message, r#"{"via"}"#);
+    }
+
+    #[test]
+    fn only_policies_for_scale_judge_a_scale() {
+        let rows = [(1, 0), (2, 0), (3, 1)];
+        for (replicas, denials) in rows {
+            let review = format!(
+                r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","kind":{{"kind":"Scale"}},
+                    "operation":"UPDATE","name":"churn","namespace":"shop","object":{{"kind":"Scale","spec":{{"replicas":{replicas}}}}},
+                    "oldObject":{{"kind":"Scale"}}}}}}"#
+            );
+            let scale = Request::parse(review.as_bytes()).unwrap();
+            assert_eq!(verdict(&set(), &scale, ""), Verdict::default(), "a scale of something unknown is let through");
+            let request = scale.scaled(deployment("", r#""replicas":1"#, BAD));
+            assert_eq!(verdict(&set(), &request, "").denials().count(), denials);
+        }
+    }
+
+    #[test]
+    fn a_broken_policy_costs_only_itself() {
+        let rows = [
+            ("deny contains \"x\" if 1 / 0 == 1", "p/policy.rego:2:24: divide by zero"),
+            (
+                "\ndeny contains 7",
+                "p/policy.rego:3:1: `deny`: it gave 7, which is no finding: it must be text or an object",
+            ),
+            (
+                "deny contains {\"message\": \"x\"}",
+                "p/policy.rego:2:1: `deny`: it gave {\"message\":\"x\"}, which is no finding: `msg` is missing",
+            ),
+            (
+                "deny contains {\"msg\": 1}",
+                "p/policy.rego:2:1: `deny`: it gave {\"msg\":1}, which is no finding: `msg` must be text",
+            ),
+            ("deny contains {\"msg\": \"a\", \"path\": \"spec\"}", "`path` must be a JSON pointer"),
+            ("warn contains {}", "p/policy.rego:2:1: `warn`: it gave {}, which is no finding"),
+            (
+                "deny contains \"x\" if count([1 | some x in numbers.range(1, 9000); some y in numbers.range(1, 9000); x == y]) > 0",
+                "p/policy.rego:0:0: did not end within",
+            ),
+        ];
+        for (body, message) in rows {
+            let mut sources = standard();
+            sources.push(super::super::Source {
+                path: "p/policy.rego".into(),
+                text: format!("package surefoot.p\n{body}\n"),
+            });
+            let set = PolicySet::load(sources, &Config::default()).unwrap();
+            let limit = Duration::from_millis(300);
+            let ask = |guard, config: &Config| validate(&set, &create("", BAD), &facts(guard), config, now(), limit);
+            let found = ask(Guard::Enforce, &Config::default());
+            let [failure] = found.failures.as_slice() else { panic!("{body}: {:?}", found.failures) };
+            let text = format!("{}:{}:{}: {}", failure.file, failure.line, failure.column, failure.message);
+            assert!(text.contains(message), "{body}: {text}");
+            assert_eq!((failure.policy.as_str(), failure.level, found.findings.len()), ("p", Level::Deny, 1));
+            assert_eq!(ask(Guard::Warn, &Config::default()).failures[0].level, Level::Warn);
+            let exempt = "exemptions: [{policies: [p], namespace: shop, name: churn, reason: r, until: 2026-11-22}]";
+            assert_eq!(ask(Guard::Enforce, &config(exempt)).failures[0].level, Level::Audit);
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_is_never_held_up() {
+        let going = r#""deletionTimestamp":"2026-11-22T15:00:00Z""#;
+        let object = deployment(going, "", BAD);
+        assert_eq!(verdict(&set(), &Request::update(object.clone(), object, "shop"), ""), Verdict::default());
+    }
 }
