@@ -104,7 +104,9 @@ fn excerpt(file: &File, place: Place, label: String) -> Snippet<'_, annotate_sni
     let start = byte(place.column.saturating_sub(1));
     let end = match place.length {
         Some(length) => byte(place.column.saturating_sub(1) + length),
-        None => start + line[start..].split(" #").next().unwrap_or_default().trim_end().len(),
+        // The whole of a one-line file says nothing: its beginning does.
+        None => (start + line[start..].split(" #").next().unwrap_or_default().trim_end().len())
+            .min(byte(place.column.saturating_sub(1) + 40)),
     };
     let caret = AnnotationKind::Primary.span(start..end.max(start));
     let caret = if label.is_empty() { caret } else { caret.label(label) };
