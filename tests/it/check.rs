@@ -15,6 +15,8 @@ use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        trial("check::a_folder_with_one_unsafe_file", a_folder_with_one_unsafe_file),
+        trial("check::defaults_count_unless_they_are_left_out", defaults_count_unless_they_are_left_out),
         trial("check::bad_files_are_named_and_the_others_judged", bad_files_are_named_and_the_others_judged),
         trial("check::bad_input_has_a_place_and_a_way_out", bad_input_has_a_place_and_a_way_out),
         trial("check::stdin_lists_json_and_folders", stdin_lists_json_and_folders),
@@ -183,6 +185,96 @@ spec:
       containers:
       - name: model
         image: registry.local/churn:2.4.0
+";
+
+/// As a whole, as a person sees it: the block with the caret, the table, the verdict.
+fn a_folder_with_one_unsafe_file() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let k8s = folder.path().join("k8s");
+    fs::create_dir(&k8s)?;
+    let canary = SAFE
+        .replace("name: churn\n", "name: churn-canary\n")
+        .replace("2.4.0", "2.5.0")
+        .replace("replicas: 20", "replicas: 2");
+    fs::write(
+        k8s.join("canary.yaml"),
+        canary.replace("model: churn\n", "model: churn\n    surefoot.dev/track: canary\n"),
+    )?;
+    let readiness = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
+    fs::write(k8s.join("churn.yaml"), SAFE.replace(readiness, ""))?;
+    let run = surefoot(folder.path(), &["check", "k8s"], "")?;
+    let expected = "\
+error[probes/no-readiness]: container \"model\" has no readinessProbe, so it gets traffic before the model has loaded
+  --> k8s/churn.yaml:18:9
+   |
+18 |       - name: model
+   |         ^^^^^^^^^^^ spec.template.spec.containers[0].readinessProbe
+   |
+   = fix: readinessProbe: ";
+    ensure!(run.stdout.starts_with(expected), "want\n{expected}\ngot\n{}", run.stdout);
+    let end = "
+
+k8s/canary.yaml    Deployment shop/churn-canary   ok
+k8s/churn.yaml     Deployment shop/churn          1 error
+1 of 2 Deployments would be refused                                            exit code 1
+";
+    ensure!(run.stdout.ends_with(end), "want\n{end}\ngot\n{}", run.stdout);
+    ensure!(run.code == Some(1) && run.stderr.is_empty(), "exit code {:?}\n{}", run.code, run.stderr);
+    Ok(())
+}
+
+/// A recognised server without probes of its own: what the policies add makes the difference.
+fn defaults_count_unless_they_are_left_out() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let own: Vec<_> =
+        SAFE.lines().filter(|line| !line.contains("readinessProbe") && !line.contains("startupProbe")).collect();
+    let triton = own.join("\n").replace("registry.local/churn:2.4.0", "nvcr.io/nvidia/tritonserver:24.08-py3");
+    let with = surefoot(folder.path(), &["check", "-", "-o", "json"], &triton)?;
+    let report = with.json()?;
+    let object = &report["objects"][0];
+    ensure!(with.code == Some(0) && object["verdict"] == "allowed", "{object:#}");
+    let added: Vec<_> =
+        object["defaults"].as_array().context("defaults")?.iter().filter_map(|it| it["path"].as_str()).collect();
+    let readiness = "/spec/template/spec/containers/0/readinessProbe";
+    ensure!(added.contains(&readiness), "{added:?}");
+    let text = surefoot(folder.path(), &["check", "-"], &triton)?.stdout;
+    ensure!(text.contains("would be added") && text.ends_with("1 Deployment would be admitted\n"), "{text}");
+
+    let without = surefoot(folder.path(), &["check", "-", "-o", "json", "--no-defaults"], &triton)?;
+    let object = &without.json()?["objects"][0];
+    ensure!(without.code == Some(1) && object["findings"][0]["path"] == readiness, "{object:#}");
+    ensure!(object["defaults"] == Value::Array(Vec::new()), "{object:#}");
+    Ok(())
+}
+
+/// Nothing is to be said of it.
+const SAFE: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: churn
+  namespace: shop
+  labels:
+    app.kubernetes.io/version: 2.4.0
+    surefoot.dev/model: churn
+spec:
+  replicas: 20
+  minReadySeconds: 30
+  selector: {matchLabels: {app: churn}}
+  template:
+    metadata:
+      labels: {app: churn, app.kubernetes.io/version: 2.4.0}
+    spec:
+      containers:
+      - name: model
+        image: registry.local/churn:2.4.0
+        ports: [{name: http, containerPort: 8000}]
+        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}
+        livenessProbe: {httpGet: {path: /v2/health/live, port: 8000}, failureThreshold: 6}
+        startupProbe: {httpGet: {path: /v2/health/ready, port: 8000}, failureThreshold: 30}
+        resources:
+          requests: {cpu: 500m, memory: 1Gi}
+          limits: {cpu: 2, memory: 2Gi}
 ";
 
 fn policies_and_configuration_that_do_not_load() -> anyhow::Result<()> {
