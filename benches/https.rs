@@ -1,0 +1,261 @@
+//! Reviews per second over HTTPS, as the API server sends them: the real server with its facts from a real control
+//! plane, pinned to one core; connections that are kept; every body another one.
+//!
+//! `cargo bench --bench https`. The bar: 2,000 reviews a second on that core, 25 MB resident.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request,
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use serde_json::{Value, json};
+use support::{ControlPlane, Surefoot, run};
+use tokio::{net::TcpStream, task::JoinSet};
+use tokio_rustls::TlsConnector;
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+/// Before figures count: connections, caches, allocator.
+const WARM: Duration = Duration::from_secs(1);
+const MEASURED: Duration = Duration::from_secs(5);
+
+fn main() -> Result<()> {
+    run::janitor_if_asked();
+    let done = bench();
+    run::end();
+    done
+}
+
+fn bench() -> Result<()> {
+    let plane = ControlPlane::start()?;
+    let mut surefoot = Surefoot::install(&plane, Path::new(env!("CARGO_BIN_EXE_surefoot")), EMPTY)?;
+    plane
+        .admin()
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {surefoot.dev/guard: enforce}}}")?;
+    let cores = sched_getaffinity(None)?;
+    let mut all = (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core));
+    let (first, second) = (all.next().context("no core")?, all.next());
+    // The server inherits the core of the thread that starts it.
+    pin(first)?;
+    surefoot.start_webhook()?;
+    match second {
+        Some(core) => pin(core)?,
+        None => println!("one core only: client and control plane share it with the server"),
+    }
+    let server = Server::of(&surefoot)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+
+    let create = Template::new(&review("CREATE", 8_600))?;
+    let update = Template::new(&review("UPDATE", 16_600))?;
+    println!("{:<16}{:>12}{:>14}{:>10}{:>10}", "body", "connections", "reviews/s", "p50", "p99");
+    for (operation, template, connections) in
+        [("CREATE", &create, 1), ("CREATE", &create, 16), ("UPDATE", &update, 1), ("UPDATE", &update, 16)]
+    {
+        let took = runtime.block_on(load(&server, template, connections))?;
+        let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize].as_micros() as f64 / 1000.0;
+        let rate = took.len() as f64 / MEASURED.as_secs_f64();
+        let what = format!("{operation} {:.1} KB", template.fill(0, 0).len() as f64 / 1000.0);
+        println!("{what:<16}{connections:>12}{rate:>14.0}{:>7.2} ms{:>7.2} ms", at(0.5), at(0.99));
+    }
+    let (now, peak) = resident(surefoot.listen().port())?;
+    println!("resident: {now:.1} MB now, {peak:.1} MB at most");
+    surefoot.stop_webhook()
+}
+
+const EMPTY: &str = "apiVersion: surefoot.dev/v1\nkind: Config\n";
+
+fn pin(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).context("pinning to a core")
+}
+
+struct Server {
+    address: std::net::SocketAddr,
+    tls: TlsConnector,
+}
+
+impl Server {
+    fn of(surefoot: &Surefoot) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let folder = surefoot.config().parent().context("no folder")?.to_owned();
+        roots.add(CertificateDer::from_pem_file(folder.join("ca.crt"))?)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { address: surefoot.listen(), tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let stream = self.tls.connect(ServerName::IpAddress(self.address.ip().into()), stream).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // It ends with its sender.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// How long each review took that was answered within [`MEASURED`], sorted.
+async fn load(server: &Server, template: &Template, connections: usize) -> Result<Vec<Duration>> {
+    let begin = Instant::now() + WARM;
+    let end = begin + MEASURED;
+    let mut tasks = JoinSet::new();
+    for connection in 0..connections {
+        let (mut sender, template) = (server.connect().await?, template.clone());
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            for count in 0_u32.. {
+                let asked = Instant::now();
+                if asked >= end {
+                    break;
+                }
+                let body = template.fill(connection, count);
+                let request = Request::post("/validate?timeout=3s")
+                    .header(HOST, "bench")
+                    .header(CONTENT_TYPE, "application/json");
+                let answer = sender.send_request(request.body(Full::from(body))?).await?;
+                let status = answer.status();
+                let answer = answer.into_body().collect().await?.to_bytes();
+                let answered = Instant::now();
+                let fine = status == 200 && answer.windows(14).any(|window| window == b"\"allowed\":true");
+                ensure!(fine, "{status} {}", String::from_utf8_lossy(&answer));
+                if asked >= begin && answered <= end {
+                    took.push(answered - asked);
+                }
+            }
+            Ok(took)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(took) = tasks.join_next().await {
+        all.extend(took??);
+    }
+    ensure!(!all.is_empty(), "nothing was answered");
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// A review with a place for a number in its uid, name and environment.
+#[derive(Clone)]
+struct Template(Arc<Vec<String>>);
+
+const PLACE: &str = "00000000-0000";
+
+impl Template {
+    fn new(review: &Value) -> Result<Self> {
+        let parts: Vec<String> = review.to_string().split(PLACE).map(str::to_owned).collect();
+        ensure!(parts.len() > 3, "no place for a number");
+        Ok(Self(Arc::new(parts)))
+    }
+
+    fn fill(&self, connection: usize, count: u32) -> String {
+        let mut text = String::with_capacity(20_000);
+        for (index, part) in self.0.iter().enumerate() {
+            if index > 0 {
+                let _ = write!(text, "{count:08}-{connection:04}");
+            }
+            text.push_str(part);
+        }
+        text
+    }
+}
+
+/// A Deployment with nothing to complain about, as the API server sends it (defaulted, with managedFields), filled up to
+/// about `size` bytes.
+fn review(operation: &str, size: usize) -> Value {
+    let objects = if operation == "UPDATE" { 2 } else { 1 };
+    let probe = |path: &str, failures: u32| {
+        json!({"httpGet": {"path": path, "port": 8000, "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10,
+            "successThreshold": 1, "failureThreshold": failures})
+    };
+    let env: Vec<Value> = (0..(size / objects).saturating_sub(3600) / 150)
+        .map(|i| json!({"name": format!("SETTING_{i}"), "value": format!("a value of ordinary length, number {i}")}))
+        .collect();
+    let owned: serde_json::Map<String, Value> = (0..env.len())
+        .map(|i| (format!("k:{{\"name\":\"SETTING_{i}\"}}"), json!({".": {}, "f:name": {}, "f:value": {}})))
+        .collect();
+    let labels = json!({"app": "churn", "app.kubernetes.io/version": "1.0.0"});
+    // The new one differs from the old one in its template, or nobody would ask.
+    let deployment = |note: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": format!("churn-{PLACE}"), "namespace": "shop", "uid": "b7a2c1f0-0000-4000-8000-000000000000",
+                "generation": 1, "creationTimestamp": "2026-11-22T10:00:00Z",
+                "labels": {"surefoot.dev/model": "churn", "app.kubernetes.io/version": "1.0.0"},
+                "managedFields": [{"manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": "apps/v1",
+                    "time": "2026-11-22T10:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:template": {"f:spec":
+                        {"f:containers": {"k:{\"name\":\"model\"}": {"f:env": owned}}}}}}}]},
+            "spec": {
+                "replicas": 4, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "minReadySeconds": 60,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
+                "selector": {"matchLabels": {"app": "churn"}},
+                "template": {
+                    "metadata": {"creationTimestamp": null, "labels": labels, "annotations": {"note": note}},
+                    "spec": {
+                        "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
+                        "securityContext": {}, "schedulerName": "default-scheduler",
+                        "containers": [{
+                            "name": "model", "image": "registry.local/churn:1.0.0",
+                            "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}], "env": env,
+                            "startupProbe": probe("/ready", 5), "readinessProbe": probe("/ready", 3), "livenessProbe": probe("/live", 6),
+                            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+                            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                            "imagePullPolicy": "IfNotPresent",
+                        }],
+                    },
+                },
+            },
+            "status": {},
+        })
+    };
+    let old = if objects == 2 { deployment("as it was") } else { Value::Null };
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": format!("{PLACE}-4000-8000-000000000000"), "operation": operation, "dryRun": false,
+        "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
+        "resource": {"group": "apps", "version": "v1", "resource": "deployments"},
+        "requestKind": {"group": "apps", "version": "v1", "kind": "Deployment"},
+        "requestResource": {"group": "apps", "version": "v1", "resource": "deployments"},
+        "name": format!("churn-{PLACE}"), "namespace": "shop",
+        "userInfo": {"username": "ana", "groups": ["developers", "system:authenticated"]},
+        "object": deployment(PLACE), "oldObject": old,
+        "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "kubectl-client-side-apply"}}})
+}
+
+/// Resident memory in MB of the server on this port: now, and the most it ever was.
+fn resident(port: u16) -> Result<(f64, f64)> {
+    let listen = format!("127.0.0.1:{port}");
+    let is_server = |pid: &fs::DirEntry| {
+        let command = fs::read(pid.path().join("cmdline")).unwrap_or_default();
+        let mut arguments = command.split(|byte| *byte == 0);
+        arguments.nth(1) == Some(b"webhook") && arguments.any(|argument| argument == listen.as_bytes())
+    };
+    let process = fs::read_dir("/proc")?.flatten().find(is_server).context("the server is gone")?;
+    let status = fs::read_to_string(process.path().join("status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        let kilobytes: f64 = line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse()?;
+        Ok::<_, anyhow::Error>(kilobytes / 1024.0)
+    };
+    Ok((field("VmRSS")?, field("VmHWM")?))
+}
