@@ -182,3 +182,111 @@ fn bounded(mut warnings: Vec<String>) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixtures::*, *};
+    use crate::{
+        admission::{Failure, Finding, PolicySet},
+        config::{Config, Guard},
+        template::json as tree,
+    };
+
+    fn sent(answer: &Answer) -> serde_json::Value {
+        serde_json::from_slice(&answer.to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_denial_on_the_wire() {
+        let set = PolicySet::load(standard(), &Config::default()).unwrap();
+        let request = Request::create(deployment("", r#""replicas":1"#, r#"{"name":"model","image":"x"}"#), "shop");
+        let verdict = judge(&set, &request, &facts(Guard::Enforce), &Config::default());
+        let sent = sent(&validated(&request, &verdict, now()));
+        assert_eq!(sent["apiVersion"], "admission.k8s.io/v1");
+        assert_eq!(sent["kind"], "AdmissionReview");
+        let response = &sent["response"];
+        assert_eq!((&response["uid"], &response["allowed"]), (&"offline".into(), &false.into()));
+        let status = &response["status"];
+        assert_eq!((&status["code"], &status["reason"]), (&403.into(), &"Forbidden".into()));
+        assert!(
+            status["message"].as_str().unwrap().starts_with("1 problem (probes/no-readiness); nothing was changed\n")
+        );
+        let cause = serde_json::json!({
+            "reason": "probes/no-readiness",
+            "field": "spec.template.spec.containers[0].readinessProbe",
+            "message": "container \"model\" has no readinessProbe",
+        });
+        assert_eq!(status["details"]["causes"], serde_json::json!([cause]));
+        assert_eq!(status["details"]["kind"], "deployments");
+        assert_eq!(response["warnings"], serde_json::json!(["[probes] no liveness probe"]));
+        assert_eq!(response["auditAnnotations"]["denied"], "probes/no-readiness");
+        assert_eq!(response.get("patch"), None);
+    }
+
+    #[test]
+    fn what_is_allowed_says_no_more_than_it_must() {
+        let request = Request::create(deployment("", "", ""), "shop");
+        assert_eq!(
+            sent(&validated(&request, &Verdict::default(), now())),
+            serde_json::json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "response": {"uid": "offline", "allowed": true}})
+        );
+    }
+
+    #[test]
+    fn a_broken_policy_denies_or_warns_on_the_wire_too() {
+        let failure = |level| Failure {
+            policy: "p".into(),
+            file: "p/policy.rego".into(),
+            line: 3,
+            column: 1,
+            message: "divide by zero".into(),
+            level,
+        };
+        let request = Request::create(deployment("", "", ""), "shop");
+        for (level, allowed, warnings) in [(Level::Deny, false, 0), (Level::Warn, true, 1), (Level::Audit, true, 0)] {
+            let verdict = Verdict { failures: vec![failure(level)], ..Verdict::default() };
+            let answer = validated(&request, &verdict, now());
+            assert_eq!((answer.allowed, answer.warnings.len()), (allowed, warnings));
+            assert_eq!(answer.audit_annotations["broken"], "p");
+            assert_eq!(answer.status.is_some(), !allowed);
+        }
+    }
+
+    #[test]
+    fn a_patch_is_base64_and_what_it_says_is_told() {
+        let set = PolicySet::load(standard(), &Config::default()).unwrap();
+        let object = deployment("", "", r#"{"name":"model","image":"triton:1"}"#);
+        let request = Request::create(object, "shop");
+        let defaulting = add_to(&set, &request, &facts(Guard::Enforce), &Config::default());
+        let sent = sent(&defaulted(&request, &defaulting));
+        let response = &sent["response"];
+        assert_eq!((&response["allowed"], &response["patchType"]), (&true.into(), &"JSONPatch".into()));
+        let patch = BASE64_STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&patch).unwrap(),
+            serde_json::json!([{"op": "add", "path": "/spec/template/spec/containers/0/startupProbe", "value": {"periodSeconds": 5}}])
+        );
+        assert_eq!(response["warnings"].as_array().unwrap().len(), 1);
+        assert_eq!(response["auditAnnotations"]["added"], "/spec/template/spec/containers/0/startupProbe");
+        assert!(tree::at(request.object(), &["spec"]).is_some());
+    }
+
+    #[test]
+    fn warnings_are_as_many_as_the_api_server_passes_on() {
+        let finding = |i: usize| Finding {
+            policy: format!("p{i}"),
+            code: String::new(),
+            level: Level::Warn,
+            path: String::new(),
+            message: "x".repeat(300),
+            fix: String::new(),
+            details: Vec::new(),
+        };
+        let verdict = Verdict { findings: (0..40).map(finding).collect(), ..Verdict::default() };
+        let answer = validated(&Request::create(deployment("", "", ""), "shop"), &verdict, now());
+        assert!(answer.warnings.iter().all(|warning| warning.len() <= message::LINE));
+        assert!(answer.warnings.iter().map(String::len).sum::<usize>() <= ALL_WARNINGS);
+        assert_eq!(answer.warnings.last().unwrap(), "and 25 more: surefoot check FILE");
+    }
+}

@@ -365,3 +365,158 @@ pub(super) fn located(broken: Broken, sources: &[Source]) -> LoadError {
 fn no_place(message: &str) -> LoadError {
     ConfigError::new("", "", Position::default(), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fixtures::*, *};
+
+    /// `file:line:column message` of everything that is wrong.
+    fn wrong(files: &[(&str, &str)], configured: &str) -> Vec<String> {
+        match PolicySet::load(sources(files), &config(configured)) {
+            Ok(_) => Vec::new(),
+            Err(LoadErrors(errors)) => errors
+                .iter()
+                .map(|error| format!("{}:{}:{} {}", error.file, error.line, error.column, error.message))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_built_in_set_loads_and_passes_its_own_tests() {
+        let sources = PolicySet::built_in_sources();
+        let set = PolicySet::load(sources.clone(), &Config::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(set.policies().len() >= 6);
+        for policy in set.policies() {
+            assert!(!policy.metadata.title.is_empty(), "{} has no title", policy.name);
+        }
+        let failed: Vec<_> =
+            crate::admission::run_tests(&sources).unwrap().into_iter().filter(|test| test.failed.is_some()).collect();
+        assert_eq!(failed, []);
+    }
+
+    #[test]
+    fn a_set_knows_its_policies_and_parameters() {
+        let set = PolicySet::load(standard(), &Config::default()).unwrap();
+        let names: Vec<&str> = set.policies().iter().map(|policy| policy.name.as_str()).collect();
+        assert_eq!(names, ["canary-cap", "probes"]);
+        assert_eq!(set.policies()[0].parameters, BTreeMap::from([("cap".to_owned(), Json::from(2))]));
+        assert_eq!((set.policies()[1].file.as_str(), set.digest().len()), ("probes/policy.rego", 12));
+        let reversed: Vec<Source> = standard().into_iter().rev().collect();
+        assert_eq!(PolicySet::load(reversed, &Config::default()).unwrap().digest(), set.digest());
+        let other = PolicySet::load(standard(), &config("policies: {probes: {action: Warn}}")).unwrap();
+        assert_ne!(other.digest(), set.digest());
+    }
+
+    #[test]
+    fn what_is_no_policy_set_is_named_with_its_place() {
+        const OK: &str = "package surefoot.p\ndeny contains \"x\" if input.x\n";
+        let rows: [(&[(&str, &str)], &str); 16] = [
+            (&[], ":0:0 no policy: none of the files has a package `surefoot.NAME`"),
+            (&[("README.md", "hello")], ":0:0 no policy"),
+            (&[("p/policy.rego", "")], "p/policy.rego:1:1 "),
+            (&[("p/policy.rego", "package surefoot.p\ndeny contains")], "p/policy.rego:2:"),
+            (
+                &[("p/policy.rego", "package surefoot.p\nhelper := 1\n")],
+                "p/policy.rego:0:0 this policy has no `deny`, no `warn` and no `defaults`",
+            ),
+            (&[("p/policy.rego", "package surefoot.p\ndeny := {\"x\"}\n")], "p/policy.rego:2:1 `deny` must be a set"),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndefaults := []\n")],
+                "p/policy.rego:2:1 `defaults` must be a set",
+            ),
+            (
+                &[("p/policy.rego", "package main\ndeny contains \"x\"\n")],
+                "p/policy.rego:1:1 nobody would ask package `main`",
+            ),
+            (
+                &[("p/policy.rego", OK), ("x.rego", "package surefoot_entry.p\nverdict := {}\n")],
+                "x.rego:1:1 nobody would ask",
+            ),
+            (
+                &[("p/policy.rego", OK), ("q/policy.rego", OK)],
+                "q/policy.rego:1:1 package `surefoot.p` is already in p/policy.rego",
+            ),
+            (
+                &[("p/policy.rego", "# METADATA\n# titel: x\npackage surefoot.p\ndeny contains \"x\"\n")],
+                "p/policy.rego:2:3 METADATA has no field `titel`; did you mean `title`?",
+            ),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndeny contains \"x\"\nparams := 7\n")],
+                "p/policy.rego:3:1 `params` must give an object",
+            ),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndeny contains \"x\"\nparams := {\"a\": input.b}\n")],
+                "p/policy.rego:3:1 `params` must give an object on an empty input",
+            ),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndeny contains \"x\"\nparams := {\"a\": 1 / 0}\n")],
+                "p/policy.rego:3:19 divide by zero",
+            ),
+            (
+                &[(
+                    "p/policy.rego",
+                    "# METADATA\n# custom: {parameters: {percnt: {minimum: 1}}}\npackage surefoot.p\ndeny contains \"x\"\nparams := {\"percent\": 5}\n",
+                )],
+                "p/policy.rego:2:25 `params` has no parameter `percnt`; did you mean `percent`?",
+            ),
+            (
+                &[(
+                    "p/policy.rego",
+                    "# METADATA\n# custom: {parameters: {percent: {minimum: 9}}}\npackage surefoot.p\ndeny contains \"x\"\nparams := {\"percent\": 5}\n",
+                )],
+                "p/policy.rego:2:25 the default of `percent` must be at least 9",
+            ),
+        ];
+        for (files, message) in rows {
+            let wrong = wrong(files, "");
+            assert!(wrong.len() == 1 && wrong[0].starts_with(message), "{files:?}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn each_file_is_named_at_once() {
+        let wrong = wrong(&[("a/policy.rego", "package surefoot.a\ndeny contains"), ("b/policy.rego", "pakage b")], "");
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_fit_the_policies_is_named_with_its_place() {
+        let rows = [
+            ("policies: {probs: {}}", "config.yaml:3:12 there is no policy `probs`; did you mean `probes`?"),
+            (
+                "policies: {probes: {parameters: {ignoreContainer: []}}}",
+                "config.yaml:3:34 policy probes has no parameter `ignoreContainer`; did you mean `ignoreContainers`?",
+            ),
+            (
+                "policies: {probes: {parameters: {period: often}}}",
+                "config.yaml:3:34 `period` must be a number such as 5, not text",
+            ),
+            (
+                "policies: {probes: {parameters: {ignoreContainers: model}}}",
+                "config.yaml:3:34 `ignoreContainers` must be a list such as [], not text",
+            ),
+            ("policies: {canary-cap: {parameters: {cap: 11}}}", "config.yaml:3:38 `cap` must be at most 10"),
+            (
+                "policies:\n  canary-cap:\n    overrides:\n    - {namespaces: {matchLabels: {a: b}}, parameters: {cap: 0}}",
+                "config.yaml:6:56 `cap` must be at least 1",
+            ),
+        ];
+        for (configured, message) in rows {
+            let files: Vec<Source> = standard();
+            let files: Vec<(&str, &str)> = files.iter().map(|file| (file.path.as_str(), file.text.as_str())).collect();
+            assert_eq!(wrong(&files, configured), [message]);
+        }
+    }
+
+    #[test]
+    fn an_error_shows_its_line() {
+        let errors = PolicySet::load(
+            sources(&[("p/policy.rego", "package surefoot.p\ndeny contains \"x\" if y\n")]),
+            &Config::default(),
+        );
+        assert_eq!(
+            errors.unwrap_err().to_string(),
+            "p/policy.rego:2:22: `y` is not defined\n  2 | deny contains \"x\" if y\n    |                      ^"
+        );
+    }
+}
