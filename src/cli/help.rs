@@ -23,12 +23,21 @@ Examples:
   surefoot status churn -n shop    one, with what happened to it
   surefoot status -A -o json       for scripts
 
+JSON, stable (fields may be added):
+  {\"version\": 1, \"rollouts\": [{\"namespace\", \"name\", \"version\", \"state\", \"failed\", \"budget\",
+                                 \"since\", \"note\", \"guard\"}]}
+  state: progressing, baking, settled, failing, reverted, withdrawn, stalled, observed or paused.
+  With NAME there is \"timeline\": [{\"at\", \"what\", \"detail\"}] too.
+
+Rights: get and list deployments in the namespace, get and list configmaps in surefoot-system;
+the ClusterRole view is enough.
 Exit codes: 0 shown, 2 could not ask the cluster.";
 
 pub(super) const WAIT: &str = "\
 Example, what a pipeline runs after kubectl apply (kubectl rollout status exits 0 after a revert):
   surefoot wait deploy/churn -n shop --for settled --timeout 15m
 
+Rights: those of status, and watch.
 Exit codes: 0 settled, 1 failed (reverted, withdrawn, or left as it is for a reason), 2 timed out or could not ask the cluster.";
 
 pub(super) const WEBHOOK: &str = "\

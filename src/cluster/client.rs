@@ -193,7 +193,7 @@ impl Attempt {
 
     pub(super) fn refused(&self, code: u16, message: &str) -> String {
         match code {
-            401 => "the API server does not accept the credentials of the kubeconfig (401 Unauthorized)".to_owned(),
+            401 => "the API server does not accept the credentials (401 Unauthorized)".to_owned(),
             403 => match user_of(message) {
                 Some(user) => format!("no right to {self}: {user} lacks it"),
                 None => format!("no right to {self}: {message}"),
@@ -336,7 +336,7 @@ contexts: [{name: here, context: {cluster: c, user: u, namespace: shop}}, {name:
                 r#"namespaces "shop" not found"#,
                 "namespace shop does not exist",
             ),
-            (&list, 401, "", "the API server does not accept the credentials of the kubeconfig (401 Unauthorized)"),
+            (&list, 401, "", "the API server does not accept the credentials (401 Unauthorized)"),
             (&list, 500, "etcd is gone", "cannot list deployments in namespace shop: etcd is gone"),
         ];
         for (attempt, code, message, want) in rows {

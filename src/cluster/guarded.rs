@@ -46,7 +46,7 @@ use kube::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     store::{Change, OnChange, Store},
@@ -286,6 +286,9 @@ impl Running {
         let before = self.guarded.namespaces.0.insert(Namespaces::ALL, &namespace.name, Arc::clone(&namespace));
         if before.as_ref() == Some(&namespace) {
             return;
+        }
+        if let Some(unknown) = &namespace.unknown {
+            warn!(namespace = namespace.name, "{unknown}");
         }
         if before.is_none() {
             info!(namespace = namespace.name, guard = %namespace.guard, "watching");

@@ -99,6 +99,8 @@ impl WireDeployment {
             uid: metadata.uid.unwrap_or_default(),
             digest: Digest::of_template(&spec.template),
             version: label.or_else(|| labels.get(keys::VERSION).cloned()),
+            restarted: json::str_at(&spec.template, &["metadata", "annotations", keys::RESTARTED_AT])
+                .and_then(|at| at.parse().ok()),
             override_text: metadata.annotations.and_then(|mut annotations| annotations.remove(keys::OVERRIDE)),
             replicas: spec.replicas.unwrap_or(1),
             paused: spec.paused,

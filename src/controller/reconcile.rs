@@ -69,7 +69,7 @@ impl Reconciler {
             let Some((snapshot, namespace)) = seen else { return Again::Never };
             if let Err(error) = self.read_record(key, state).await {
                 state.say(key, error);
-                return Again::OnChange;
+                return Again::At(Timestamp::now() + LATER);
             }
             let settings = settings(&self.rollouts, &namespace, &snapshot);
             for complaint in &settings.complaints {

@@ -87,6 +87,8 @@ mod tests {
             (&two, seen("2"), None, None, None),
             (&two, seen("2"), fresh.clone(), None, None),
             (&digest("1"), seen("1"), fresh, None, Some(End::Settled("settled: 1".into()))),
+            // `kubectl rollout restart` after it had settled, and after a revert.
+            (&digest("1"), Seen { restarted: Some(at(28)), ..seen("1") }, Some(reverted()), None, None),
             (&two, seen("1"), Some(reverted()), None, failed(back)),
             // It began when the revert had been made already.
             (&digest("1"), seen("1"), Some(reverted()), Some(at(21)), failed(back)),

@@ -29,6 +29,8 @@ pub struct Seen {
     pub digest: Digest,
     /// Version label of the pod template, else of the Deployment.
     pub version: Option<String>,
+    /// `kubectl rollout restart` was run then. The digest stays, the rollout is another one.
+    pub restarted: Option<Timestamp>,
     /// Annotation `surefoot.dev/override`, as it is.
     pub override_text: Option<String>,
     /// spec.replicas
@@ -217,7 +219,7 @@ impl<'a> Facts<'a> {
         let revert = ours.reverts.first()?;
         let back = revert.target.as_ref()?.digest == self.seen.digest && revert.outcome != Outcome::Observed;
         let newer = ours.settled.first().is_some_and(|settled| settled.at > revert.at);
-        (back && !newer).then(|| {
+        (back && !newer && !self.restarted_since(revert.at)).then(|| {
             let bad = revert.bad();
             let note = if revert.is_quarantine(now) { format!("{bad} quarantined") } else { format!("{bad} failed") };
             Told::new(State::Reverted, Some(revert.at), note).charged(&revert.evidence)
@@ -225,8 +227,18 @@ impl<'a> Facts<'a> {
     }
 
     pub(super) fn settled(&self) -> Option<Told> {
-        let settled = self.ours?.settled.first().filter(|settled| settled.digest == self.seen.digest)?;
-        Some(Told::new(State::Settled, Some(settled.at), ""))
+        let seen = self.seen;
+        let settled = self.ours?.settled.first().filter(|settled| settled.digest == seen.digest)?;
+        let note = match seen.complete() {
+            true => String::new(),
+            false => format!("{} of {} pods available", seen.available, seen.replicas),
+        };
+        (!self.restarted_since(settled.at)).then(|| Told::new(State::Settled, Some(settled.at), note))
+    }
+
+    /// The same template, and yet another rollout.
+    fn restarted_since(&self, at: Timestamp) -> bool {
+        self.seen.restarted.is_some_and(|restarted| restarted > at)
     }
 
     /// About to be reverted, or known to be bad, or late.
@@ -340,6 +352,7 @@ pub(super) mod tests {
             uid: "u".into(),
             digest: digest(version),
             version: Some(version.into()),
+            restarted: None,
             override_text: None,
             replicas: 4,
             paused: false,
@@ -416,6 +429,16 @@ pub(super) mod tests {
         let two = || seen("2");
         let rows = [
             (seen("1"), Some(record(json!([settled("1", 1)]), none.clone(), json!(null))), "settled - 1 "),
+            (
+                Seen { available: 3, ..seen("1") },
+                Some(record(json!([settled("1", 1)]), json!([]), json!(null))),
+                "settled - 1 3 of 4 pods available",
+            ),
+            (
+                Seen { restarted: Some(at(28)), updated: 1, ..seen("1") },
+                Some(record(json!([settled("1", 1)]), json!([]), json!(null))),
+                "progressing - 30 1 of 4 pods are new, 4 available",
+            ),
             (two(), None, "baking - 30 the controller has not seen it complete yet"),
             (two(), Some(watched(json!({}))), "baking - 30 the controller has not seen it complete yet"),
             (two(), Some(watched(spent(0))), "baking 0/10 22 settles in 2m"),

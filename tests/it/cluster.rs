@@ -25,8 +25,8 @@ use surefoot::{
 };
 
 use crate::{
-    shared,
-    support::{ControlPlane, Kubectl, kubectl},
+    node_trial, shared,
+    support::{ControlPlane, Kubectl, image::digits, kubectl},
     trial,
 };
 
@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cluster::status_names_the_missing_right", status_names_the_missing_right),
         trial("cluster::wait_ends_with_the_rollout", wait_ends_with_the_rollout),
         trial("cluster::wait_says_why_it_cannot", wait_says_why_it_cannot),
+        node_trial("cluster::a_pipeline_waits_for_a_real_rollout", a_pipeline_waits_for_a_real_rollout),
     ]
 }
 
@@ -422,4 +423,61 @@ fn wait_says_why_it_cannot() -> Result<()> {
     let text = std::fs::read_to_string(plane.admin().kubeconfig())?.replace(plane.url(), "https://127.0.0.1:1");
     std::fs::write(away.kubeconfig(), text)?;
     refused(&away, &wait("deploy/churn", "wait-rights"), "the API server at https://127.0.0.1:1 cannot be reached: ")
+}
+
+/// A model server on the node, of an image with or without a fault.
+fn real_model(version: &str, tag: &str) -> String {
+    let image = digits(tag);
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: digits, labels: {{app.kubernetes.io/version: '{version}'}}}}
+spec:
+  replicas: 2
+  minReadySeconds: 1
+  strategy: {{rollingUpdate: {{maxSurge: 100%, maxUnavailable: 0}}}}
+  selector: {{matchLabels: {{app: digits}}}}
+  template:
+    metadata: {{labels: {{app: digits, app.kubernetes.io/version: '{version}'}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: model
+        image: {image}
+        ports: [{{containerPort: 8000}}]
+        readinessProbe: {{httpGet: {{path: /v2/health/ready, port: 8000}}, periodSeconds: 1, failureThreshold: 1}}
+        livenessProbe: {{httpGet: {{path: /v2/health/live, port: 8000}}, periodSeconds: 1, failureThreshold: 3}}
+        resources: {{requests: {{memory: 64Mi, cpu: 10m}}, limits: {{memory: 64Mi, cpu: 200m}}}}
+"
+    )
+}
+
+/// With the rights of someone on call: `view`, in the namespace and in surefoot's own.
+fn a_pipeline_waits_for_a_real_rollout() -> Result<()> {
+    let plane = shared::node()?;
+    drop(shared::surefoot()?);
+    let (admin, _) = shared::namespace(plane, "pipeline", "enforce")?;
+    let olga = plane.user("olga");
+    for namespace in ["pipeline", "surefoot-system"] {
+        let bind = ["create", "rolebinding", "olga", "--clusterrole=view", "--user=olga", "-n", namespace];
+        plane.admin().run(&bind)?.success()?;
+    }
+    let wait = ["wait", "deploy/digits", "-n", "pipeline", "--for", "settled", "--timeout", "110s"];
+    admin.apply(&real_model("1.0.0", "good"))?;
+    let good = surefoot(&olga, &wait)?.success()?;
+    ensure!(good.stdout == "settled: 1.0.0\n", "{good}");
+
+    admin.apply(&real_model("2.0.0", "crash"))?;
+    let bad = surefoot(&olga, &wait)?;
+    let said = bad.stdout.starts_with("reverted: 2.0.0 failed ") && bad.stdout.ends_with(", 1.0.0 is back\n");
+    ensure!(bad.code == 1 && said, "{bad}");
+
+    let status = surefoot(&olga, &["status", "-n", "pipeline"])?.success()?;
+    ensure!(status.stdout.contains("reverted") && status.stdout.contains("2.0.0 quarantined"), "{status}");
+    let story = surefoot(&olga, &["status", "digits", "-n", "pipeline"])?.success()?;
+    for want in ["1.0.0 settled", "rollout of 2.0.0", "crash of container \"model\"", "reverted to 1.0.0"] {
+        ensure!(story.stdout.contains(want), "no {want:?} in {story}");
+    }
+    Ok(())
 }
