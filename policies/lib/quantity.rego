@@ -23,9 +23,9 @@ above(quantity, limit) if {
 plain(quantities) if {
 	texts := [one | some one in quantities; one >= ""; one < []] # what is between these two is a text
 	count(texts) == count(quantities)
-	joined := concat(" ", texts)
-	count(split(joined, " ")) == count(texts)
-	regex.match(`^([0-9]+(\.[0-9]+)?([mkMGTP]|[KMGTP]i)?( |$))*$`, joined)
+	joined := concat(" ", array.concat(texts, [""]))
+	count(split(joined, " ")) == count(texts) + 1
+	regex.match(`^([0-9]+(\.[0-9]+)?([mkMGTP]|[KMGTP]i)? )+$`, joined)
 }
 
 # A quantity in thousandths, rounded up as Kubernetes does; undefined for what is none.

@@ -123,6 +123,8 @@ new_version := tag if {
 	not tag in ["", on_template]
 } else := "THE NEW VERSION"
 
+default tag := ""
+
 tag := image_parts(model_image(template)).tag
 
 # The image of the model container.
