@@ -92,6 +92,10 @@ binary := {
 }
 
 # Names of resources that are GPUs, or parts of one.
-is_gpu(resource) if endswith(resource, "/gpu")
-
-is_gpu(resource) if startswith(resource, "nvidia.com/mig-")
+is_gpu(resource) if {
+	is_string(resource)
+	endswith(resource, "/gpu")
+} else if {
+	is_string(resource)
+	startswith(resource, "nvidia.com/mig-")
+}

@@ -63,7 +63,7 @@ deny contains finding if {
 	not resource in {"cpu", "memory"} # they are most of them
 	quantity.is_gpu(resource)
 	container := pod[list][index]
-	not quantity.milli(request) == quantity.milli(container.resources.limits[resource])
+	not equals_limit(container, resource, request)
 	not container.name in ignored
 	limit := object.get(container.resources, ["limits", resource], "none")
 	finding := {
@@ -85,7 +85,7 @@ defaults contains entry if {
 	container := pod[list][index]
 	not container.resources[kind][resource]
 	not container.name in ignored
-	fits(kind, container, resource, value)
+	not contradicts(kind, container, resource, value)
 	entry := {
 		"path": lib.pointer(list, index, ["resources", kind, resource]),
 		"value": sprintf("%v", [value]),
@@ -168,11 +168,14 @@ limit_or(limit, _) := limit if limit != "none"
 
 limit_or("none", request) := request
 
+equals_limit(container, resource, request) if {
+	quantity.milli(request) == quantity.milli(container.resources.limits[resource])
+}
+
 # A default is left out where it would contradict what is there, or the other default. A request that is not given is the
 # limit already.
-fits("limits", container, resource, value) if not quantity.above(container.resources.requests[resource], value)
+contradicts("limits", container, resource, value) if quantity.above(container.resources.requests[resource], value)
 
-fits("requests", container, resource, value) if {
-	not container.resources.limits[resource]
-	not quantity.above(value, params.limits[resource])
-}
+contradicts("requests", container, resource, _) if container.resources.limits[resource]
+
+contradicts("requests", _, resource, value) if quantity.above(value, params.limits[resource])
