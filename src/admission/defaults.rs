@@ -270,7 +270,14 @@ fn joined(items: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixtures::*, *};
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::fixtures::{add_to, config, deployment, facts, json as parsed, one, standard},
+        *,
+    };
 
     /// `pointer value`, one line for each default.
     fn added(result: &Defaulting) -> Vec<String> {
@@ -351,6 +358,116 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/resources/
             let result = add_to(&set, &request, &facts(guard), &Config::default());
             assert_eq!((result.patch.0.len(), result.warnings), (operations, warnings));
             assert_eq!(result.object == object, operations == 0);
+        }
+    }
+
+    #[test]
+    fn only_where_a_rollout_starts_anyway() {
+        let set = one(r#"defaults contains {"path": "/spec/template/metadata/labels/a", "value": "x"}"#);
+        let container = |image: &str| format!(r#"{{"name":"model","image":"{image}"}}"#);
+        let object = |metadata: &str, image: &str| deployment(metadata, "", &container(image));
+        let old = || object("", "x:1");
+        let update = |new: Json| Request::update(old(), new, "shop");
+        let owned = r#""ownerReferences":[{"kind":"InferenceService","name":"churn","controller":true}]"#;
+        let exempt = "exemptions: [{policies: [p], namespace: shop, name: churn, reason: r, until: 2026-11-22}]";
+        let rows = [
+            ("created", Request::create(old(), "shop"), "", 1),
+            ("another image", update(object("", "x:2")), "", 1),
+            ("only annotated", update(object(r#""annotations":{"a":"b"}"#, "x:1")), "", 0),
+            ("managed by another", Request::create(object(owned, "x:1"), "shop"), "", 0),
+            ("exempt", Request::create(old(), "shop"), exempt, 0),
+        ];
+        for (what, request, text, count) in rows {
+            let result = add_to(&set, &request, &facts(Guard::Enforce), &config(text));
+            assert_eq!(result.added.len(), count, "{what}");
+        }
+        let template = Digest::of_template(json::at(&old(), &["spec", "template"]).unwrap());
+        let mut settled = facts(Guard::Enforce);
+        settled.history.as_mut().unwrap().settled.push(template);
+        let back = Request::update(object("", "x:2"), old(), "shop");
+        assert_eq!(add_to(&set, &back, &settled, &Config::default()).added, []);
+    }
+
+    #[test]
+    fn what_the_stored_object_has_there_is_kept() {
+        let set = one(r#"
+defaults contains {"path": "/spec/template/metadata/labels/kept", "value": "new"}
+defaults contains {"path": "/spec/template/metadata/labels/fresh", "value": "new", "sticky": false}
+defaults contains {"path": "/spec/minReadySeconds", "value": 10}
+defaults contains {"path": sprintf("/spec/template/spec/containers/%d/tty", [i]), "value": true} if {
+	some i, _ in input.request.object.spec.template.spec.containers
+}"#);
+        let old = parsed(
+            r#"{"metadata":{"name":"churn"},"spec":{"minReadySeconds":0,"template":{
+                "metadata":{"labels":{"kept":"old","fresh":"old"}},
+                "spec":{"containers":[{"name":"a","tty":false},{"name":"b"}]}}}}"#,
+        );
+        // The container has moved; it is found by its name.
+        let new = parsed(
+            r#"{"metadata":{"name":"churn"},"spec":{"minReadySeconds":0,"template":{
+                "spec":{"containers":[{"name":"b"},{"name":"a"}]}}}}"#,
+        );
+        let result =
+            add_to(&set, &Request::update(old, new.clone(), "shop"), &facts(Guard::Enforce), &Config::default());
+        assert_eq!(
+            added(&result),
+            [
+                "/spec/minReadySeconds 10",
+                r#"/spec/template/metadata/labels/fresh "new""#,
+                r#"/spec/template/metadata/labels/kept "old""#,
+                "/spec/template/spec/containers/0/tty true",
+                "/spec/template/spec/containers/1/tty false",
+            ]
+        );
+        assert_eq!(patched(&new, &result.patch), result.object);
+    }
+
+    #[test]
+    fn defaults_that_cannot_be_added_are_a_failure_and_add_nothing() {
+        let rows = [
+            (r#"{"path": "/spec/template/spec/containers/7/tty", "value": 1}"#, "leads through a list element"),
+            (r#"{"path": "/spec/template/spec/containers/-", "value": {}}"#, "leads through a list element"),
+            (r#"{"path": "/metadata/name/x", "value": 1}"#, "leads through a list element or a value"),
+            (r#"{"path": "spec", "value": 1}"#, "`path` must be a JSON pointer"),
+            (r#"{"path": "/spec/x"}"#, "`value` is missing"),
+            (r#"{"path": "/spec/x", "value": {1, 2}}"#, "without sets"),
+            (r#"{"path": "/spec/x", "value": 1, "sticky": 0}"#, "`sticky` must be true or false"),
+            (r#""text""#, "`path` must be a JSON pointer"),
+        ];
+        for (entry, message) in rows {
+            let body = format!("defaults contains {{\"path\": \"/spec/a\", \"value\": 1}}\ndefaults contains {entry}");
+            let request = Request::create(deployment("", "", r#"{"name":"model"}"#), "shop");
+            let result = add_to(&one(&body), &request, &facts(Guard::Enforce), &Config::default());
+            assert_eq!((added(&result), result.patch.0.len()), (vec![], 0), "{entry}");
+            let [failure] = result.failures.as_slice() else { panic!("{entry}: {:?}", result.failures) };
+            assert!(failure.message.contains(message), "{entry}: {}", failure.message);
+            assert_eq!((failure.file.as_str(), failure.line, failure.level), ("p/policy.rego", 2, Level::Warn));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn the_shipped_defaults_are_the_same_the_second_time(
+            image in "nvidia/tritonserver:24-py3|vllm/vllm-openai:v0|pytorch/torchserve:1|churn:2||[a-z/:.@]{0,20}",
+            ports in prop::collection::vec(prop_oneof![Just(8000u16), Just(8080), Just(8081), 1..9000u16], 0..3),
+            probe in prop_oneof![Just("null"), Just("{}"), Just(r#"{"httpGet":{"port":8000},"periodSeconds":7}"#)],
+            labels in prop_oneof![Just("{}"), Just(r#"{"app.kubernetes.io/version":"1"}"#), Just("null")],
+            ready in prop_oneof![Just(""), Just(r#""minReadySeconds":0,"#), Just(r#""minReadySeconds":5,"progressDeadlineSeconds":30,"#)],
+        ) {
+            static SET: LazyLock<PolicySet> =
+                LazyLock::new(|| PolicySet::load(PolicySet::built_in_sources(), &Config::default()).unwrap());
+            let ports: Vec<String> = ports.iter().map(|port| format!(r#"{{"containerPort":{port}}}"#)).collect();
+            let object = parsed(&format!(
+                r#"{{"metadata":{{"name":"churn","labels":{labels}}},"spec":{{{ready}"template":{{"metadata":{{"labels":{{}}}},"spec":
+                    {{"containers":[{{"name":"model","image":"{image}","ports":[{}],"livenessProbe":{probe}}},{{"name":"b"}}]}}}}}}}}"#,
+                ports.join(",")
+            ));
+            let first = add_to(&SET, &Request::create(object.clone(), "shop"), &facts(Guard::Enforce), &Config::default());
+            prop_assert_eq!(&first.failures, &[]);
+            prop_assert_eq!(&patched(&object, &first.patch), &first.object);
+            let second = add_to(&SET, &Request::create(first.object.clone(), "shop"), &facts(Guard::Enforce), &Config::default());
+            prop_assert_eq!((second.object.to_string(), second.patch), (first.object.to_string(), Patch(Vec::new())));
         }
     }
 }
