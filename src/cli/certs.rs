@@ -18,7 +18,7 @@ use rcgen::{
 use super::Outcome;
 use crate::template::keys;
 
-/// Make development certificates: a CA and a serving pair for `surefoot webhook`.
+/// Make development certificates: a CA and a serving pair for `surefoot webhook`
 ///
 /// Valid for localhost, 127.0.0.1, ::1 and the Service surefoot-webhook in surefoot-system, for one year. The CA's key is thrown
 /// away, so nobody can sign with it later: for new certificates remove the three files and run this again, then register the

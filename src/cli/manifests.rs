@@ -19,14 +19,16 @@ const COMMON: [&str; 4] = [
 const SERVICE: &str = include_str!("../../manifests/service.yaml");
 const HOOKS: &str = include_str!("../../manifests/hooks.yaml");
 
-/// Print what is needed to register surefoot in a cluster: namespace `surefoot-system`, a service account each for webhook and
-/// controller with the rights they need, the ValidatingAdmissionPolicy that bounds them, and the hooks.
+/// Print what is needed to register surefoot in a cluster
+///
+/// Namespace surefoot-system, a service account each for webhook and controller with the rights they need, the
+/// ValidatingAdmissionPolicy that bounds them, and the hooks.
 ///
 /// Without `--url` the hooks call the Service `surefoot-webhook`, which is printed too. What runs behind it (the Deployments of
 /// webhook and controller) is not printed: this version has no image yet, it runs outside the cluster, by `--url`.
 ///
-/// The hooks refuse unsafe Deployments only in namespaces that have the label surefoot.dev/guard. Put `--ca` to the certificate
-/// that `surefoot certs` wrote; without it the hooks carry no caBundle, and the API server trusts only what the system trusts.
+/// The hooks ask only about namespaces that have the label surefoot.dev/guard. Give `--ca` the ca.crt that `surefoot certs` wrote;
+/// without it the hooks carry no caBundle, and the API server trusts only what its system trusts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   surefoot certs certs

@@ -114,9 +114,11 @@ impl ClusterFacts {
                 Err(unreadable) => Ok(Some(Err(unreadable))),
             }
         };
-        let all = async { tokio::try_join!(namespace, self.live_peers(about), record) };
+        let all = async { Ok(tokio::join!(namespace, self.live_peers(about), record)) };
         let (namespace, peers, record) = within(LIVE, all).await?;
-        let Some(namespace) = namespace else { return Ok(Facts::default()) };
+        // What cannot be read in a namespace that is not guarded is of no concern.
+        let Some(namespace) = namespace? else { return Ok(Facts::default()) };
+        let (peers, record) = (peers?, record?);
         Ok(Facts {
             guard: Some(namespace.guard),
             namespace: Some(seen(&namespace)),

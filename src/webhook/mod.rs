@@ -12,6 +12,8 @@
 mod review;
 mod router;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 use std::{

@@ -1,6 +1,6 @@
 //! One review: body → [`Request`] → [`Facts`] → verdict or defaults → answer, all before the request's deadline.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{body::Bytes, http::StatusCode};
 use jiff::Timestamp;
@@ -72,10 +72,10 @@ pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: In
 }
 
 /// What the steps of one review share.
-struct Review<'a> {
-    app: &'a Arc<App>,
-    hook: Hook,
-    deadline: Instant,
+pub(super) struct Review<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) hook: Hook,
+    pub(super) deadline: Instant,
 }
 
 impl Review<'_> {
@@ -138,8 +138,7 @@ impl Review<'_> {
         };
         if label == VerdictLabel::denied {
             let Request { uid, namespace, name, user, dry_run, .. } = &request;
-            let denied = verdict.findings.iter().filter(|finding| finding.level == Level::Deny).map(Finding::name);
-            let why = denied.collect::<Vec<_>>().join(", ");
+            let why = codes(&verdict);
             info!(hook = self.hook.name(), namespace, name, user, dry_run, uid, why, "denied");
         }
         Ok(self.send(&request, answer, label))
@@ -187,7 +186,10 @@ impl Review<'_> {
     }
 
     /// Runs `work` where it may take its time, one at a time for each core; a panic in it costs this request only.
-    async fn compute<T: Send + 'static>(&self, work: impl FnOnce(&App) -> T + Send + 'static) -> Result<T, Refusal> {
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&App) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let late = |reason, message: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, message);
         let slot = match timeout_at(self.deadline, Arc::clone(&self.app.slots).acquire_owned()).await {
             Ok(Ok(slot)) => slot,
@@ -259,6 +261,14 @@ impl Review<'_> {
         };
         self.app.metrics.live_reads.get_or_create(&LiveReadLabels { what, outcome }).inc();
     }
+}
+
+/// What denied, each once, for the log.
+fn codes(verdict: &Verdict) -> String {
+    let findings = verdict.findings.iter().filter(|finding| finding.level == Level::Deny).map(Finding::name);
+    let broken = verdict.failures.iter().filter(|failure| failure.level == Level::Deny);
+    let codes: BTreeSet<String> = findings.chain(broken.map(|failure| format!("{}/broken", failure.policy))).collect();
+    codes.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn about(request: &Request) -> About<'_> {
