@@ -10,6 +10,7 @@ pub mod json;
 pub mod keys;
 pub mod overriding;
 pub mod owner;
+pub mod quantity;
 
 pub use containers::{Container, ContainerKind, Handler, Probe};
 pub use digest::Digest;

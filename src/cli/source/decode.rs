@@ -8,7 +8,7 @@ use serde_path_to_error::Segment;
 use super::tree::escape;
 use crate::{
     admission::{Finding, Level},
-    template::Json,
+    template::{Json, quantity},
 };
 
 const POD: &str = "/spec/template/spec";
@@ -77,8 +77,8 @@ impl Quantities {
         for list in ["containers", "initContainers", "ephemeralContainers"] {
             for (index, container) in items(pod, list) {
                 self.walk_resources(container, &format!("{at}/{list}/{index}"));
-                for (index, variable) in items(container, "env") {
-                    let at = format!("{at}/{list}/{index}/env/{index}/valueFrom/resourceFieldRef");
+                for (variable_index, variable) in items(container, "env") {
+                    let at = format!("{at}/{list}/{index}/env/{variable_index}/valueFrom/resourceFieldRef");
                     self.check_member(variable.pointer_mut("/valueFrom/resourceFieldRef"), &at, "divisor");
                 }
             }
@@ -119,7 +119,7 @@ impl Quantities {
             *value = Value::String(value.to_string());
         }
         let Some(text) = value.as_str() else { return };
-        if !is_quantity(text) {
+        if quantity::parse(text).is_err() {
             let message = format!("`{text}` is no quantity");
             self.faults.push(fault(at, message, "a number with a unit such as 500m, 2, 512Mi or 2Gi"));
         }
@@ -128,18 +128,6 @@ impl Quantities {
 
 fn items<'a>(owner: &'a mut Value, list: &str) -> impl Iterator<Item = (usize, &'a mut Value)> {
     owner.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().enumerate()
-}
-
-/// Kubernetes' grammar: a signed decimal, then a suffix or a decimal exponent.
-fn is_quantity(text: &str) -> bool {
-    const SUFFIXES: [&str; 16] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let end = unsigned.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(unsigned.len());
-    let (number, suffix) = unsigned.split_at(end);
-    let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| exponent.parse::<i32>().is_ok());
-    number.matches('.').count() <= 1
-        && number.len() > number.matches('.').count()
-        && (exponent || SUFFIXES.contains(&suffix))
 }
 
 #[cfg(test)]
