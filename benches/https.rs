@@ -181,15 +181,25 @@ impl Template {
     }
 }
 
-/// A Deployment with nothing to complain about, as the API server sends it (defaulted, with managedFields), filled up to
-/// about `size` bytes.
+/// A review of at least `size` bytes.
 fn review(operation: &str, size: usize) -> Value {
-    let objects = if operation == "UPDATE" { 2 } else { 1 };
+    let mut settings = 0;
+    loop {
+        let review = review_with(operation, settings);
+        if review.to_string().len() >= size {
+            return review;
+        }
+        settings += 1;
+    }
+}
+
+/// A Deployment with nothing to complain about, as the API server sends it: defaulted, with managedFields.
+fn review_with(operation: &str, settings: usize) -> Value {
     let probe = |path: &str, failures: u32| {
         json!({"httpGet": {"path": path, "port": 8000, "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10,
             "successThreshold": 1, "failureThreshold": failures})
     };
-    let env: Vec<Value> = (0..(size / objects).saturating_sub(3600) / 150)
+    let env: Vec<Value> = (0..settings)
         .map(|i| json!({"name": format!("SETTING_{i}"), "value": format!("a value of ordinary length, number {i}")}))
         .collect();
     let owned: serde_json::Map<String, Value> = (0..env.len())
@@ -229,7 +239,7 @@ fn review(operation: &str, size: usize) -> Value {
             "status": {},
         })
     };
-    let old = if objects == 2 { deployment("as it was") } else { Value::Null };
+    let old = if operation == "UPDATE" { deployment("as it was") } else { Value::Null };
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
         "uid": format!("{PLACE}-4000-8000-000000000000"), "operation": operation, "dryRun": false,
         "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
