@@ -9,9 +9,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod bed;
 mod check;
 mod cluster;
-mod hooks;
 mod house;
-mod http;
+mod rollouts;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;
@@ -20,11 +19,11 @@ fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [house::trials(), check::trials(), bed::trials(), cluster::trials(), http::trials(), hooks::trials()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let mut trials = house::trials();
+    trials.extend(check::trials());
+    trials.extend(cluster::trials());
+    trials.extend(bed::trials());
+    trials.extend(rollouts::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();

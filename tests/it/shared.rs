@@ -19,7 +19,7 @@ apiVersion: surefoot.dev/v1
 kind: Config
 rollouts:
   budget: {failures: 3, percent: 10, window: 10m}
-  bake: 5s
+  bake: 10s
 ";
 
 /// The program under test.

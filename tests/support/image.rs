@@ -32,17 +32,19 @@ const fn version(tag: &'static str, arguments: &'static [&'static str]) -> Versi
 }
 
 /// Every version there is; `registry.local/digits:TAG`.
-pub(crate) const VERSIONS: [Version; 9] = [
+pub(crate) const VERSIONS: [Version; 10] = [
     version("1.0.0", &[]),
     // Runs, is alive, and is never ready.
     Version { tag: "2.0.0", model: "v3", truncated: true, arguments: &[] },
     Version { tag: "3.0.0", model: "v3", truncated: false, arguments: &[] },
     // Allocates past its limit: OOMKilled.
     version("4.0.0", &["--hoard=200"]),
+    // Those of the tests are in a hurry.
     version("good", &["--loading=100ms"]),
+    Version { tag: "better", model: "v3", truncated: false, arguments: &["--loading=100ms"] },
     version("broken", &["--loading=100ms", "--weights=/nowhere"]),
     version("late", &["--loading=100ms", "--fail-after=8s"]),
-    version("hung", &["--loading=100ms", "--fail-after=8s", "--fail-live"]),
+    version("hung", &["--loading=100ms", "--fail-after=2s", "--fail-live"]),
     version("crash", &["--crash-after=100ms"]),
 ];
 

@@ -89,7 +89,13 @@ impl Surefoot {
 
     /// Starts the controller; what it does is seen in the cluster.
     pub(crate) fn start_controller(&mut self) -> Result<()> {
+        self.start_controller_with(&[])
+    }
+
+    /// The same with environment variables of its own.
+    pub(crate) fn start_controller_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
         let mut command = Command::new(&self.program);
+        command.envs(environment.iter().copied());
         command.arg("controller").arg("--config").arg(self.config());
         command.arg("--kubeconfig").arg(&self.controller_account);
         self.controller = Some(Process::start("controller", &self.folder, command)?);
@@ -106,6 +112,11 @@ impl Surefoot {
         self.controller.take().map_or(Ok(()), |mut process| process.stop(STOP).map(drop))
     }
 
+    /// Whether the controller has ended by itself.
+    pub(crate) fn controller_has_ended(&mut self) -> bool {
+        self.controller.as_mut().is_none_or(|process| process.check().is_err())
+    }
+
     /// `kill -9`.
     pub(crate) fn kill_webhook(&mut self) {
         self.webhook = None;
@@ -118,7 +129,12 @@ impl Surefoot {
 
     /// Any other command of surefoot, e.g. `["status", "-A"]`, as the user of a kubeconfig.
     pub(crate) fn run(&self, kubeconfig: &Path, args: &[&str]) -> Result<Answer> {
-        let mut command = Command::new(&self.program);
+        Self::run_program(&self.program, kubeconfig, args)
+    }
+
+    /// The same without an installation.
+    pub(crate) fn run_program(program: &Path, kubeconfig: &Path, args: &[&str]) -> Result<Answer> {
+        let mut command = Command::new(program);
         command.args(args).env("KUBECONFIG", kubeconfig);
         capture(command, &format!("surefoot {}", args.join(" ")), "")
     }
