@@ -15,10 +15,14 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
+const THREADS: usize = 6;
+
 fn main() {
     support::run::janitor_if_asked();
     bed::victim_if_asked();
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Trials wait for a cluster more than they compute.
+    arguments.test_threads.get_or_insert(THREADS);
     let mut trials = house::trials();
     trials.extend(check::trials());
     trials.extend(cluster::trials());

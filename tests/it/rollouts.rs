@@ -30,31 +30,33 @@ pub(crate) fn trials() -> Vec<Trial> {
         node_trial("rollouts::a_bad_first_version_is_left_and_said", a_bad_first_version_is_left_and_said),
         node_trial("rollouts::a_bad_canary_is_withdrawn", a_bad_canary_is_withdrawn),
         node_trial("rollouts::the_reverted_template_is_refused", the_reverted_template_is_refused),
-        node_trial("rollouts::the_fix_runs_exactly_as_written", the_fix_runs_exactly_as_written),
+        node_trial("rollouts::the_fix_runs_as_written_by_client_side_apply", || {
+            the_fix_runs_as_written("fix-client", Scene::apply)
+        }),
+        node_trial("rollouts::the_fix_runs_as_written_by_server_side_apply", || {
+            the_fix_runs_as_written("fix-server", Scene::apply_server_side)
+        }),
         node_trial("rollouts::undo_to_the_settled_template_is_admitted", undo_is_admitted),
-        node_trial(
-            "rollouts::a_controller_killed_on_the_way_reverts_once",
-            a_controller_killed_on_the_way_reverts_once,
-        ),
+        node_trial("rollouts::a_controller_killed_before_the_revert_reverts_once", || killed_at("AfterRecord")),
+        node_trial("rollouts::a_controller_killed_after_the_revert_reverts_once", || killed_at("AfterPatch")),
     ]
 }
 
 /// One model in a namespace of its own.
-struct Scene {
-    plane: &'static ControlPlane,
+struct Scene<'a> {
+    plane: &'a ControlPlane,
     admin: Kubectl,
     /// A developer.
     ana: Kubectl,
     namespace: String,
 }
 
-impl Scene {
+impl Scene<'static> {
+    /// In a namespace of its own on the shared cluster.
     fn set(name: &str) -> Result<Self> {
         let plane = shared::node()?;
         drop(shared::surefoot()?);
-        let namespace = format!("rollouts-{name}");
-        let (admin, ana) = shared::namespace(plane, &namespace, "enforce")?;
-        Ok(Self { plane, admin, ana, namespace })
+        Self::on(plane, &format!("rollouts-{name}"))
     }
 
     /// The same with the good version settled.
@@ -63,6 +65,13 @@ impl Scene {
         scene.apply(&model("good", &[]))?.success()?;
         scene.settles()?;
         Ok(scene)
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn on(plane: &'a ControlPlane, namespace: &str) -> Result<Self> {
+        let (admin, ana) = shared::namespace(plane, namespace, "enforce")?;
+        Ok(Self { plane, admin, ana, namespace: namespace.to_owned() })
     }
 
     fn apply(&self, manifest: &Value) -> Result<Answer> {
@@ -232,17 +241,15 @@ fn a_bad_first_version_is_left_and_said() -> Result<()> {
 
 fn a_bad_canary_is_withdrawn() -> Result<()> {
     let scene = Scene::settled("canary")?;
-    let canary = model(
+    let mut canary = model(
         "broken",
         &[
             ("/metadata/name", json!("digits-canary")),
-            ("/metadata/labels/surefoot.dev~1track", Value::Null),
             ("/spec/replicas", json!(1)),
             ("/spec/selector/matchLabels/app", json!("canary")),
             ("/spec/template/metadata/labels/app", json!("canary")),
         ],
     );
-    let mut canary = canary;
     canary["metadata"]["labels"]["surefoot.dev/track"] = json!("canary");
     scene.apply(&canary)?.success()?;
     scene.until("the canary to be scaled to 0", "digits-canary", |canary| canary["spec"]["replicas"] == 0)?;
@@ -265,30 +272,23 @@ fn the_reverted_template_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Under both kinds of apply: nothing of the good version is left over, nothing of the file is missing.
-fn the_fix_runs_exactly_as_written() -> Result<()> {
-    let first = [("/spec/template/spec/containers/0/env", json!([{"name": "ONLY_IN_GOOD", "value": "1"}]))];
-    let bad = [("/spec/template/spec/containers/0/env", json!([{"name": "ONLY_IN_BAD", "value": "1"}]))];
-    type Apply = fn(&Scene, &Value) -> Result<Answer>;
-    let kinds: [(&str, Apply); 2] = [("fix-client", Scene::apply), ("fix-server", Scene::apply_server_side)];
-    for (name, apply) in kinds {
-        let scene = Scene::set(name)?;
-        apply(&scene, &model("good", &first))?.success()?;
-        scene.settles()?;
-        apply(&scene, &model("crash", &bad))?.success()?;
-        scene.reverted()?;
-        let fix = model("better", &[]);
-        apply(&scene, &fix)?.success()?;
-        let stored = &scene.deployment("digits")?["spec"]["template"];
-        let container = &stored["spec"]["containers"][0];
-        ensure!(container["image"] == digits("better"), "{name}: {}", container["image"]);
-        ensure!(container["env"].is_null(), "{name}: left over: {}", container["env"]);
-        // A twin that never had another version is what the file means.
-        let mut twin = fix.clone();
-        twin["metadata"]["name"] = json!("twin");
-        apply(&scene, &twin)?.success()?;
-        ensure!(stored == &scene.deployment("twin")?["spec"]["template"], "{name}: not the file's template: {stored}");
-    }
+/// Nothing of the good version is left over, nothing of the file is missing.
+fn the_fix_runs_as_written(name: &str, apply: fn(&Scene<'static>, &Value) -> Result<Answer>) -> Result<()> {
+    let environment = |name: &str| [("/spec/template/spec/containers/0/env", json!([{"name": name, "value": "1"}]))];
+    let scene = Scene::set(name)?;
+    apply(&scene, &model("good", &environment("ONLY_IN_GOOD")))?.success()?;
+    scene.settles()?;
+    apply(&scene, &model("crash", &environment("ONLY_IN_BAD")))?.success()?;
+    scene.reverted()?;
+    let mut fix = model("better", &[]);
+    apply(&scene, &fix)?.success()?;
+    let stored = &scene.deployment("digits")?["spec"]["template"];
+    ensure!(stored["spec"]["containers"][0]["image"] == digits("better"), "the fix is not there: {stored}");
+    // A twin that never had another version is what the file means.
+    fix["metadata"]["name"] = json!("twin");
+    apply(&scene, &fix)?.success()?;
+    let twin = &scene.deployment("twin")?["spec"]["template"];
+    ensure!(stored == twin, "not what the file says: {stored}\nbut: {twin}");
     Ok(())
 }
 
@@ -302,32 +302,31 @@ fn undo_is_admitted() -> Result<()> {
     Ok(())
 }
 
-/// On a cluster of its own: it kills the controller between recording a revert and making it, then starts another.
-fn a_controller_killed_on_the_way_reverts_once() -> Result<()> {
-    for place in ["AfterRecord", "AfterPatch"] {
-        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start()?));
-        let node = Node::start(plane)?;
-        let mut surefoot = Surefoot::install(plane, program(), CONFIG)?;
-        surefoot.start_webhook()?;
-        surefoot.start_controller_with(&[("SUREFOOT_DIE_AT", place)])?;
-        let (admin, ana) = shared::namespace(plane, "shop", "enforce")?;
-        let scene = Scene { plane, admin, ana, namespace: "shop".to_owned() };
-        scene.apply(&model("good", &[]))?.success()?;
-        scene.settles()?;
-        scene.apply(&model("crash", &[]))?.success()?;
-        until("the controller to die", LIMIT, || {
-            Ok(if surefoot.controller_has_ended() { Look::Done(()) } else { Look::Not("alive".to_owned()) })
-        })?;
-        surefoot.start_controller()?;
-        let back = scene.reverted()?;
-        ensure!(back["spec"]["replicas"] == 2, "replicas were touched");
-        until("one Event", LIMIT, || {
-            let count = scene.events_with("RolloutReverted")?.len();
-            Ok(if count == 1 { Look::Done(()) } else { Look::Not(format!("{count} events")) })
-        })?;
-        let good = back["metadata"]["generation"].as_i64().unwrap_or_default();
-        ensure!(good == 3, "{place}: generation {good}; create, bad version and one revert make 3");
-        drop(node);
-    }
+/// On a cluster of its own, as it kills the controller at a place on its way and starts another.
+fn killed_at(place: &str) -> Result<()> {
+    let plane = ControlPlane::start()?;
+    let _node = Node::start(&plane)?;
+    let mut surefoot = Surefoot::install(&plane, program(), CONFIG)?;
+    surefoot.start_webhook()?;
+    surefoot.start_controller_with(&[("SUREFOOT_DIE_AT", place)])?;
+    let scene = Scene::on(&plane, "shop")?;
+    scene.apply(&model("good", &[]))?.success()?;
+    scene.settles()?;
+    scene.apply(&model("crash", &[]))?.success()?;
+    until("the controller to die", LIMIT, || {
+        Ok(if surefoot.controller_has_ended() { Look::Done(()) } else { Look::Not("alive".to_owned()) })
+    })?;
+    surefoot.start_controller()?;
+    let back = scene.reverted().map_err(|error| anyhow::anyhow!("{error:#}\n{}", surefoot.tails()))?;
+    ensure!(back["spec"]["replicas"] == 2, "replicas were touched");
+    until("the Event", LIMIT, || {
+        let events = scene.events_with("RolloutReverted")?;
+        Ok(if events.is_empty() { Look::Not(surefoot.tails()) } else { Look::Done(events) })
+    })?;
+    scene.surefoot(&["wait", "deploy/digits", "--for", "settled", "--timeout", "60s"])?.failure()?;
+    let events = scene.events_with("RolloutReverted")?;
+    ensure!(events.len() == 1, "{} events: {events:?}", events.len());
+    let generation = &scene.deployment("digits")?["metadata"]["generation"];
+    ensure!(generation == 3, "generation {generation}; made, changed and reverted once make 3");
     Ok(())
 }
