@@ -9,7 +9,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod bed;
 mod check;
 mod cluster;
+mod hooks;
 mod house;
+mod http;
 mod rollouts;
 mod shared;
 #[path = "../support/mod.rs"]
@@ -25,6 +27,8 @@ fn main() {
     arguments.test_threads.get_or_insert(THREADS);
     let mut trials = house::trials();
     trials.extend(check::trials());
+    trials.extend(http::trials());
+    trials.extend(hooks::trials());
     trials.extend(cluster::trials());
     trials.extend(bed::trials());
     trials.extend(rollouts::trials());
