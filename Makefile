@@ -5,7 +5,7 @@
 
 # Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
 demo: packages
-	cargo build
+	cargo build --bin surefoot --example demo
 	KEEP=$(KEEP) cargo run --quiet --example demo
 
 # Cheapest first. A trial that needs what this machine lacks is listed as ignored, with the reason in its name.

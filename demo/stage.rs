@@ -84,7 +84,7 @@ impl Stage {
     pub(crate) fn types(&self, command: &str) -> Result<Typed> {
         println!("$ {command}");
         let typed = self.runs(command)?;
-        println!("{}", typed.text);
+        println!("{}\n", typed.text.trim_end());
         Ok(typed)
     }
 

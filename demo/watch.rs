@@ -16,12 +16,21 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Between two of them.
-    pub(crate) fn between(from: Option<Instant>, to: Option<Instant>) -> String {
-        match (from, to) {
-            (Some(from), Some(to)) => format!("{:.1} s", to.saturating_duration_since(from).as_secs_f64()),
-            _ => "not seen".to_owned(),
-        }
+    /// From the first restart, which is the first failure that counts, to the good template.
+    pub(crate) fn to_revert(&self) -> String {
+        between(self.first_failure, self.reverted)
+    }
+
+    /// From the good template to the last bad pod's end.
+    pub(crate) fn to_good_pods_only(&self) -> String {
+        between(self.reverted, self.only_good)
+    }
+}
+
+fn between(from: Option<Instant>, to: Option<Instant>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{:.1} s", to.saturating_duration_since(from).as_secs_f64()),
+        _ => "not seen".to_owned(),
     }
 }
 
@@ -91,8 +100,8 @@ fn failed(pod: &Value) -> bool {
 /// `budget [######----] 6/10`, as `surefoot status` has it.
 fn budget(stage: &Stage) -> Result<String> {
     let rows = stage.runs(&format!("surefoot status digits -n {NAMESPACE} -o json"))?;
-    let row: Value = serde_json::from_str(&rows.text).unwrap_or_default();
-    let row = row.as_array().and_then(|rows| rows.first()).unwrap_or(&row);
+    let rows: Value = serde_json::from_str(&rows.text).unwrap_or_default();
+    let row = &rows["rollouts"][0];
     let (failed, budget) = (row["failed"].as_u64().unwrap_or(0), row["budget"].as_u64().unwrap_or(10));
     let full = usize::try_from((failed * 10 / budget.max(1)).min(10))?;
     Ok(format!("budget [{}{}] {failed}/{budget}", "#".repeat(full), "-".repeat(10 - full)))

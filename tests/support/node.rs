@@ -270,6 +270,8 @@ fn kubelet_config(folder: &Path, network: &Network) -> Result<String> {
         "maxPods": 200,
         "nodeStatusUpdateFrequency": "2s",
         "serializeImagePulls": false,
+        // Its rules would outlive it.
+        "makeIPTablesUtilChains": false,
         "shutdownGracePeriod": "0s",
     });
     Ok(serde_json::to_string_pretty(&config)?)
