@@ -2,8 +2,6 @@
 //! the run. A scenario lives in a namespace of its own, so they run side by side. One that stops or kills surefoot
 //! brings its own control plane.
 
-#![allow(dead_code, reason = "scenarios come one by one")]
-
 use std::{
     path::Path,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
