@@ -17,7 +17,7 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
-const THREADS: usize = 6;
+const THREADS: usize = 4;
 
 fn main() {
     support::run::janitor_if_asked();
