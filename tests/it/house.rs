@@ -9,7 +9,10 @@ use std::{
 };
 
 use libtest_mimic::{Failed, Trial};
-use surefoot::{admission::PolicySet, config::Config};
+use surefoot::{
+    admission::{PolicySet, Source, run_tests},
+    config::Config,
+};
 
 /// The rooms of the library, in reading order, and the rooms that each may import.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -39,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("house::pure_rooms_are_fenced", pure_rooms_are_fenced),
         Trial::test("house::nothing_private_is_committed", nothing_private_is_committed),
         Trial::test("house::the_example_configuration_loads", the_example_configuration_loads),
+        Trial::test("house::the_policy_in_the_readme_loads", the_policy_in_the_readme_loads),
         Trial::test("house::the_reader_of_imports_reads", the_reader_of_imports_reads),
     ]
 }
@@ -94,6 +98,24 @@ fn the_example_configuration_loads() -> Result<(), Failed> {
     let config = Config::parse(&text, "config.yaml").map_err(|error| error.to_string())?;
     PolicySet::load(PolicySet::built_in_sources(), &config).map_err(|errors| errors.to_string())?;
     if config.policies.is_empty() || config.exemptions.is_empty() { Err("it shows too little".into()) } else { Ok(()) }
+}
+
+fn the_policy_in_the_readme_loads() -> Result<(), Failed> {
+    let readme = fs::read_to_string(top().join("README.md"))?;
+    let text =
+        readme.split("```rego\n").nth(1).and_then(|rest| rest.split("```").next()).ok_or("it shows no policy")?;
+    let mut sources = vec![Source { path: "owner/policy.rego".to_owned(), text: text.to_owned() }];
+    PolicySet::load(sources.clone(), &Config::default()).map_err(|errors| errors.to_string())?;
+    let test = "package surefoot.owner_test\nimport data.surefoot.owner\n\
+        test_denies if count(owner.deny) == 1 with input as {\"request\": {\"object\": {\"metadata\": {}}}}\n\
+        test_allows if count(owner.deny) == 0 with input as {\"request\": {\"object\": {\"metadata\": \
+        {\"annotations\": {\"example.com/owner\": \"x\"}}}}}\n";
+    sources.push(Source { path: "owner/policy_test.rego".to_owned(), text: test.to_owned() });
+    let outcomes = run_tests(&sources).map_err(|errors| errors.to_string())?;
+    if outcomes.len() != 2 {
+        return Err(format!("{outcomes:?}").into());
+    }
+    none(outcomes.into_iter().filter_map(|outcome| outcome.failed).collect())
 }
 
 /// The test of this test.

@@ -12,6 +12,7 @@ mod cluster;
 mod hooks;
 mod house;
 mod http;
+mod policies;
 mod rollouts;
 mod shared;
 #[path = "../support/mod.rs"]
@@ -27,6 +28,7 @@ fn main() {
     arguments.test_threads.get_or_insert(THREADS);
     let mut trials = house::trials();
     trials.extend(check::trials());
+    trials.extend(policies::trials());
     trials.extend(http::trials());
     trials.extend(hooks::trials());
     trials.extend(cluster::trials());

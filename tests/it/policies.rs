@@ -1,0 +1,123 @@
+//! The unit tests of the shipped policies, through the engine that judges, and every case below `tests/cases` through the
+//! real binary.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use surefoot::admission::{PolicySet, run_tests};
+
+use crate::trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = vec![trial("policies::their_unit_tests_pass", their_unit_tests_pass)];
+    trials.extend(cases().into_iter().map(|case| {
+        let name = format!("policies::case::{}", shown(&case));
+        trial(&name, move || holds(&case))
+    }));
+    trials
+}
+
+fn their_unit_tests_pass() -> anyhow::Result<()> {
+    let started = Instant::now();
+    let sources = PolicySet::built_in_sources();
+    let outcomes = run_tests(&sources)?;
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for outcome in &outcomes {
+        *counts.entry(outcome.file.split('/').next().unwrap_or_default()).or_default() += 1;
+    }
+    for (folder, count) in &counts {
+        println!("{folder:18} {count:3} tests");
+    }
+    println!("{:18} {:3} tests in {} ms", "all policies", outcomes.len(), started.elapsed().as_millis());
+    let failed: Vec<_> = outcomes
+        .iter()
+        .filter_map(|it| Some(format!("policies/{}:{}: {}: {}", it.file, it.line, it.name, it.failed.as_ref()?)))
+        .collect();
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    let folders: BTreeSet<_> = sources.iter().filter_map(|source| source.path.split('/').next()).collect();
+    for folder in folders {
+        ensure!(counts.contains_key(folder), "policies/{folder} has no tests");
+    }
+    Ok(())
+}
+
+/// What the first line of a case asks for: `# want: deny CODE…`, `# want: warn CODE…`, `# want: allow`.
+#[derive(Debug, Default, PartialEq)]
+struct Want {
+    deny: BTreeSet<String>,
+    warn: BTreeSet<String>,
+}
+
+impl Want {
+    fn of(case: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(case)?;
+        let first = text.lines().next().unwrap_or_default();
+        let wanted =
+            first.strip_prefix("# want:").with_context(|| format!("{} does not begin with `# want:`", shown(case)))?;
+        let mut want = Self::default();
+        let mut codes: Option<&mut BTreeSet<String>> = None;
+        for word in wanted.split([' ', ',', ';']).filter(|word| !word.is_empty()) {
+            match (word, &mut codes) {
+                ("deny", _) => codes = Some(&mut want.deny),
+                ("warn", _) => codes = Some(&mut want.warn),
+                ("allow", _) => codes = None,
+                (code, Some(codes)) => drop(codes.insert(code.to_owned())),
+                (word, None) => anyhow::bail!("{}: `{word}` is no word of a want line", shown(case)),
+            }
+        }
+        Ok(want)
+    }
+}
+
+/// All documents but the last are the cluster, the last is applied: its findings of this policy are what is wanted.
+fn holds(case: &Path) -> anyhow::Result<()> {
+    let want = Want::of(case)?;
+    let run = Command::new(env!("CARGO_BIN_EXE_surefoot")).args(["check", "-o", "json"]).arg(case).output()?;
+    let report: Value = serde_json::from_slice(&run.stdout)
+        .with_context(|| format!("no JSON: {}", String::from_utf8_lossy(&run.stderr)))?;
+    ensure!(report["failures"] == Value::Array(Vec::new()), "{}", report["failures"]);
+    let applied = report["objects"].as_array().and_then(|objects| objects.last()).context("no Deployment in it")?;
+    let policy = policy_of(case);
+    let found = |level: &str| -> BTreeSet<String> {
+        let findings = applied["findings"].as_array().into_iter().flatten();
+        findings
+            .filter(|finding| finding["policy"] == *policy && finding["level"] == level)
+            .filter_map(|finding| Some(finding["code"].as_str()?.to_owned()))
+            .collect()
+    };
+    let (denied, warned) = (found("deny"), found("warn"));
+    ensure!(denied == want.deny, "want deny {:?}, got {denied:?}", want.deny);
+    ensure!(want.warn.is_subset(&warned), "want warn {:?}, got {warned:?}", want.warn);
+    let refused = report["objects"].as_array().into_iter().flatten().any(|object| object["verdict"] == "denied");
+    ensure!(run.status.code() == Some(i32::from(refused)), "exit code {:?}", run.status.code());
+    Ok(())
+}
+
+fn cases() -> Vec<PathBuf> {
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut cases: Vec<_> = below(top().join("tests/cases")).flat_map(below).collect();
+    cases.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    cases.sort();
+    cases
+}
+
+/// The folder that a case lies in is the policy that it is about.
+fn policy_of(case: &Path) -> String {
+    case.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn shown(case: &Path) -> String {
+    case.strip_prefix(top().join("tests/cases")).unwrap_or(case).display().to_string()
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
