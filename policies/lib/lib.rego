@@ -52,6 +52,7 @@ names_like(globs) := {name |
 	name := input.request.object.spec.template.spec[list][_].name
 	list in {"containers", "initContainers", "ephemeralContainers"}
 	is_string(name)
+	is_string(pattern)
 	glob.match(pattern, [], name)
 }
 
