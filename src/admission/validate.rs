@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Action, Config, Guard},
-    template::{Json, json, keys, overriding, owner},
+    template::{Digest, Json, json, keys, overriding, owner},
 };
 
 /// Judges one request. `limit` is the time that all policies may take together.
@@ -56,6 +56,7 @@ pub(super) struct Scope<'a> {
     labels: BTreeMap<String, String>,
     overridden: Option<overriding::Override>,
     owner: Option<owner::Owner>,
+    goes_back: bool,
     /// The most that anything can do to this request.
     pub(super) most: Level,
 }
@@ -72,14 +73,15 @@ impl<'a> Scope<'a> {
         }
         let overridden = overriding::of(object, now).and_then(Result::ok);
         let owner = json::get(object, "metadata").and_then(owner::controller_of);
+        let goes_back = goes_back(request, facts);
         let most = match guard {
             Guard::Audit => Level::Audit,
             Guard::Warn => Level::Warn,
-            Guard::Enforce if overridden.is_some() || owner.is_some() => Level::Warn,
+            Guard::Enforce if overridden.is_some() || owner.is_some() || goes_back => Level::Warn,
             Guard::Enforce => Level::Deny,
         };
         let labels = labels_of(facts.namespace.as_ref());
-        Some(Self { request, facts, config, now, guard, labels, overridden, owner, most })
+        Some(Self { request, facts, config, now, guard, labels, overridden, owner, goes_back, most })
     }
 
     /// The policy has a say in this request.
@@ -191,9 +193,33 @@ impl<'a> Scope<'a> {
         } else if let Some(owner) = &self.owner {
             let (kind, name) = (&owner.kind, &owner.name);
             verdict.notes.push(format!("{kind} {name} manages this Deployment, so surefoot only warns"));
+        } else if self.goes_back {
+            verdict.notes.push("this pod template has settled before: going back to it is never refused".to_owned());
         }
     }
 }
+
+/// The request does nothing but put a template back that has settled before, as `kubectl rollout undo` does: it changes
+/// neither replicas nor labels, so the version label of the Deployment stays behind, and that must not stand in the way.
+fn goes_back(request: &Request, facts: &Facts) -> bool {
+    let Some(old) = request.old_object().filter(|_| request.via == Via::Deployment) else { return false };
+    let settled = facts.history.as_ref().map(|history| history.settled.as_slice()).unwrap_or_default();
+    let (template, before) = (json::at(request.object(), TEMPLATE), json::at(old, TEMPLATE));
+    let has_settled = || template.is_some_and(|template| settled.contains(&Digest::of_template(template)));
+    template != before && only_template_differs(request.object(), old) && has_settled()
+}
+
+fn only_template_differs(one: &Json, other: &Json) -> bool {
+    let (Some(Json::Object(one)), Some(Json::Object(other))) = (json::get(one, "spec"), json::get(other, "spec"))
+    else {
+        return false;
+    };
+    let template = Json::from("template");
+    let same = |(key, value): (&Json, &Json)| *key == template || other.get(key) == Some(value);
+    one.len() == other.len() && one.iter().all(same)
+}
+
+const TEMPLATE: &[&str] = &["spec", "template"];
 
 struct Complaints {
     deny: Vec<Complaint>,
@@ -251,7 +277,10 @@ fn labels_of(namespace: Option<&Json>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixtures::*, *};
+    use super::{
+        super::{History, fixtures::*},
+        *,
+    };
 
     const GOOD: &str = r#"{"name":"model","image":"x","readinessProbe":{},"livenessProbe":{}}"#;
     const BAD: &str = r#"{"name":"model","image":"x","livenessProbe":{}}"#;
@@ -405,6 +434,25 @@ mod tests {
         assert_eq!(summary(&found), [format!("Warn probes/{NO_READINESS}")]);
         assert_eq!(found.notes, ["InferenceService churn manages this Deployment, so surefoot only warns"]);
         assert_eq!(verdict(&set(), &create(owned, GOOD), ""), Verdict::default());
+    }
+
+    #[test]
+    fn going_back_to_what_has_settled_is_never_refused() {
+        let object = |spec: &str, containers: &str| deployment("", spec, containers);
+        let settled = Digest::of_template(json::at(&object("", BAD), TEMPLATE).unwrap());
+        let history = History { settled: vec![settled], ..History::default() };
+        let facts = Facts { history: Some(history), ..facts(Guard::Enforce) };
+        let (two, three) = (r#""replicas":2"#, r#""replicas":3"#);
+        let rows = [
+            (Request::update(object(two, GOOD), object(two, BAD), "shop"), false),
+            (Request::update(object(two, GOOD), object(three, BAD), "shop"), true),
+            (Request::create(object(two, BAD), "shop"), true),
+        ];
+        for (request, denied) in rows {
+            let verdict = judge(&set(), &request, &facts, &Config::default());
+            assert!(verdict.denied() == denied && !verdict.findings.is_empty(), "{verdict:?}");
+            assert_eq!(verdict.notes.iter().any(|note| note.contains("has settled before")), !denied);
+        }
     }
 
     #[test]

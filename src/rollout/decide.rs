@@ -8,13 +8,13 @@ use super::{
     budget::{self, Reading},
     history::History,
     record::{Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
-    settings::{Settings, override_until},
+    settings::Settings,
     settle,
     snapshot::{ProgressState, ReplicaSet, Snapshot},
     target::target,
     time::{after, before},
 };
-use crate::config::Guard;
+use crate::{config::Guard, template::overriding};
 
 /// After so many reverts within [`REVERT_WINDOW`] surefoot leaves a Deployment alone: somebody or something keeps
 /// putting failing templates there, and has to be told.
@@ -139,7 +139,8 @@ impl Case<'_> {
         if deployment.owner.is_some() {
             return Some(Because::Owner);
         }
-        deployment.override_text.as_deref().and_then(|text| override_until(text, self.now)).map(Because::Override)
+        let text = deployment.override_text.as_deref()?;
+        overriding::read(text, self.now).ok().map(|found| Because::Override(found.until))
     }
 
     /// What `enforce` would do.

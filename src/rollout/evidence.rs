@@ -15,12 +15,9 @@ impl Evidence {
 
     /// `12 of 30 probes failed in 41 s, the budget is 10 (readiness of "model": HTTP 503)`
     pub fn note(&self) -> String {
-        let took = Took(between(self.since, self.until));
         let figures = match self.signal {
-            Signal::Deadline => format!("not ready {took} after its start, when the progress deadline was over"),
-            _ => {
-                format!("{} of {} probes failed in {took}, the budget is {}", self.failures, self.attempts, self.budget)
-            }
+            Signal::Deadline => format!("not ready {}", self.after_start()),
+            _ => format!("{} of {} probes failed {}", self.failures, self.attempts, self.in_time()),
         };
         let message = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
         format!("{figures} ({} of \"{}\"{message})", self.word(), self.container)
@@ -28,13 +25,23 @@ impl Evidence {
 
     /// `failed 12 of 30 probes in 41 s, the budget is 10`
     fn figures(&self) -> String {
-        let took = Took(between(self.since, self.until));
         match self.signal {
-            Signal::Deadline => format!("was not ready {took} after its start, when the progress deadline was over"),
-            _ => {
-                format!("failed {} of {} probes in {took}, the budget is {}", self.failures, self.attempts, self.budget)
-            }
+            Signal::Deadline => format!("was not ready {}", self.after_start()),
+            _ => format!("failed {} of {} probes {}", self.failures, self.attempts, self.in_time()),
         }
+    }
+
+    fn after_start(&self) -> String {
+        let took = Took(between(self.since, self.until));
+        format!("{took} after its start, when the progress deadline was over")
+    }
+
+    fn in_time(&self) -> String {
+        let took = match between(self.since, self.until) {
+            took if took.as_secs() == 0 => "at once".to_owned(),
+            took => format!("in {}", Took(took)),
+        };
+        format!("{took}, the budget is {}", self.budget)
     }
 
     /// `readiness of container "model", HTTP 503`
@@ -107,5 +114,47 @@ impl fmt::Display for Took {
             seconds @ 120..7200 => write!(f, "{} min", seconds / 60),
             seconds => write!(f, "{} h", seconds / 3600),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn sentences() {
+        let evidence = |seconds: i64, signal, message: &str| Evidence {
+            failures: 12,
+            attempts: 30,
+            budget: 10,
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::from_second(seconds).unwrap(),
+            container: "model".into(),
+            signal,
+            message: message.into(),
+            pods: Vec::new(),
+            nodes: Vec::new(),
+        };
+        for (evidence, sentence) in [
+            (
+                evidence(41, Signal::Readiness, "HTTP 503"),
+                "version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container \"model\", HTTP 503",
+            ),
+            (
+                evidence(0, Signal::Crash, "exit code 1"),
+                "version 2.4.0 failed 12 of 30 probes at once, the budget is 10: crash of container \"model\", exit code 1",
+            ),
+            (
+                evidence(600, Signal::Deadline, ""),
+                "version 2.4.0 was not ready 10 min after its start, when the progress deadline was over: readiness of \
+                 container \"model\"",
+            ),
+        ] {
+            assert_eq!(evidence.sentence(Some("2.4.0")), sentence);
+        }
+        let note = "12 of 30 probes failed in 41 s, the budget is 10 (readiness of \"model\": HTTP 503)";
+        assert_eq!(evidence(41, Signal::Readiness, "HTTP 503").note(), note);
     }
 }

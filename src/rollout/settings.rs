@@ -1,13 +1,10 @@
-//! What a decision is measured by: guard, budgets, bake; and the two annotations that a Deployment may carry.
+//! What a decision is measured by: guard, budgets (the Deployment's own annotation is one) and bake.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use crate::config::{Budget, Guard, Rollouts};
-
-/// An override may lie at most this far ahead.
-const OVERRIDE_LIMIT: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a decision is measured by, for one Deployment.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,54 +64,9 @@ fn parse_budget(text: &str, base: Budget) -> Result<Budget, String> {
     Ok(budget)
 }
 
-/// Until when an override counts: `"<RFC 3339 time, seconds optional> <reason>"`, not over, and at most 24 h ahead of
-/// `now`. Anything else counts for nothing.
-pub fn override_until(text: &str, now: Timestamp) -> Option<Timestamp> {
-    let (until, reason) = text.split_once(' ')?;
-    if reason.trim().is_empty() {
-        return None;
-    }
-    let until = parse_time(until)?;
-    let ahead = until.duration_since(now);
-    (ahead > SignedDuration::ZERO && ahead <= OVERRIDE_LIMIT).then_some(until)
-}
-
-/// RFC 3339, seconds optional: `2026-11-22T17:16Z`.
-fn parse_time(text: &str) -> Option<Timestamp> {
-    text.parse().ok().or_else(|| {
-        let (date, clock) = text.split_once('T')?;
-        let zone = clock.find(['Z', 'z', '+', '-'])?;
-        let (clock, zone) = clock.split_at(zone);
-        format!("{date}T{clock}:00{zone}").parse().ok()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn an_override_counts_only_in_its_form_and_time() {
-        let now = at("2026-11-22T15:16:00Z");
-        for (text, counts) in [
-            ("2026-11-22T17:16Z INC-1234", true),
-            ("2026-11-22T17:16:00Z INC-1234 and more words", true),
-            ("2026-11-22T18:16+01:00 INC-1234", true),
-            ("2026-11-23T15:16Z exactly a day", true),
-            ("2026-11-23T15:17Z more than a day", false),
-            ("2026-11-22T15:16Z over", false),
-            ("2026-11-22T17:16Z", false),
-            ("2026-11-22T17:16Z  ", false),
-            ("tomorrow INC-1", false),
-            ("", false),
-        ] {
-            assert_eq!(override_until(text, now).is_some(), counts, "{text:?}");
-        }
-    }
 
     #[test]
     fn a_budget_annotation_is_laid_beside_the_configured_one() {

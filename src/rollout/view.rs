@@ -11,10 +11,9 @@ use serde::Serialize;
 use super::{
     evidence::Took,
     record::{Current, Evidence, Outcome, Record, Revert, Settled, Signal, StallReason},
-    settings::override_until,
     time::between,
 };
-use crate::template::Digest;
+use crate::template::{Digest, overriding};
 
 /// What is read of a Deployment.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +60,7 @@ impl Seen {
     pub fn overridden(&self, now: Timestamp) -> Option<(Timestamp, &str)> {
         let text = self.override_text.as_deref()?;
         let (_, reason) = text.split_once(' ')?;
-        Some((override_until(text, now)?, reason.trim()))
+        overriding::read(text, now).ok().map(|found| (found.until, reason))
     }
 
     pub(super) fn version(&self) -> String {

@@ -13,6 +13,7 @@ mod hooks;
 mod house;
 mod http;
 mod policies;
+mod revert;
 mod rollouts;
 mod shared;
 #[path = "../support/mod.rs"]
@@ -34,6 +35,7 @@ fn main() {
     trials.extend(cluster::trials());
     trials.extend(bed::trials());
     trials.extend(rollouts::trials());
+    trials.extend(revert::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
