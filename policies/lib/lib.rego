@@ -52,6 +52,7 @@ names_like(globs) := {name |
 	name := input.request.object.spec.template.spec[list][_].name
 	list in {"containers", "initContainers", "ephemeralContainers"}
 	is_string(name)
+	is_string(pattern)
 	glob.match(pattern, [], name)
 }
 
@@ -71,8 +72,13 @@ escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
 
 # Does the container have this probe, of any kind? One that asks nothing is none.
 probed(container, probe) if {
-	some handler in ["httpGet", "grpc", "tcpSocket", "exec"]
-	is_object(container[probe][handler])
+	is_object(container[probe].httpGet)
+} else if {
+	is_object(container[probe].tcpSocket)
+} else if {
+	is_object(container[probe].grpc)
+} else if {
+	is_object(container[probe].exec)
 }
 
 # For how many seconds a probe may fail, from the start of the container on, until the kubelet acts on it.

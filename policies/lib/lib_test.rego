@@ -59,7 +59,7 @@ test_names_by_glob if {
 		"volumes": [{"name": "istio-certs"}],
 	}
 	review := {"request": {"object": {"spec": {"template": {"spec": spec}}}}}
-	lib.names_like(["vault-*", "istio-*"]) == {"istio-proxy", "istio-init"} with input as review
+	lib.names_like(["vault-*", 7, null, "istio-*"]) == {"istio-proxy", "istio-init"} with input as review
 	lib.names_like([]) == set() with input as review
 	lib.names_like(["*"]) == set() with input as {"request": {"object": {"spec": null}}}
 }

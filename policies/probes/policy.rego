@@ -86,12 +86,11 @@ warn contains finding if {
 
 warn contains finding if {
 	container := containers[_]
-	container.startupProbe
-	lib.probed(container, "startupProbe")
-	not container.name in ignored
 	budget := lib.patience(container.startupProbe)
 	deadline := lib.number(input.request.object.spec, "progressDeadlineSeconds", 600)
 	budget > deadline
+	lib.probed(container, "startupProbe")
+	not container.name in ignored
 	needed := budget + lib.number(input.request.object.spec, "minReadySeconds", 0)
 	finding := {
 		"code": "startup-budget",
@@ -193,9 +192,14 @@ same_question(container) if {
 	container.livenessProbe.httpGet.path == container.readinessProbe.httpGet.path
 	same_handler(container, "httpGet")
 } else if {
-	some kind in ["grpc", "tcpSocket", "exec"]
-	container.readinessProbe[kind]
-	same_handler(container, kind)
+	container.livenessProbe.tcpSocket
+	same_handler(container, "tcpSocket")
+} else if {
+	container.livenessProbe.grpc
+	same_handler(container, "grpc")
+} else if {
+	container.livenessProbe.exec
+	same_handler(container, "exec")
 }
 
 same_handler(container, kind) if {

@@ -44,8 +44,9 @@ deny contains finding if {
 
 # The API server refuses these itself; offline, and when a default would lead there, they are ours to find.
 deny contains finding if {
-	some [list, index, resource], request in perhaps_above
+	some [list, index, resource] in perhaps_above
 	container := pod[list][index]
+	request := container.resources.requests[resource]
 	limit := container.resources.limits[resource]
 	quantity.above(request, limit)
 	not quantity.is_gpu(resource)
@@ -59,10 +60,12 @@ deny contains finding if {
 }
 
 deny contains finding if {
-	some [list, index, resource], request in unlike
+	some list in ["containers", "initContainers"]
+	container := pod[list][index]
+	request := container.resources.requests[resource]
 	not resource in {"cpu", "memory"} # they are most of them
 	quantity.is_gpu(resource)
-	container := pod[list][index]
+	not request == container.resources.limits[resource]
 	not equals_limit(container, resource, request)
 	not container.name in ignored
 	limit := object.get(container.resources, ["limits", resource], "none")
@@ -102,30 +105,32 @@ at_a_glance(container) if {
 	container.resources.requests.memory >= "1"
 	container.resources.limits.cpu >= "1"
 	container.resources.limits.memory >= "1"
-	not more_required
+	count(more_required) == 0
 }
 
-more_required if {
-	some one in params.require
-	not one in {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
-}
+more_required := {one | some one in params.require} - {"requests.cpu", "requests.memory", "limits.cpu", "limits.memory"}
 
-# Requests that are not the limit, letter for letter.
-unlike[[list, index, resource]] := request if {
-	some list in ["containers", "initContainers"]
-	container := pod[list][index]
-	request := container.resources.requests[resource]
-	not request == container.resources.limits[resource]
-}
-
-# Where all are of the simplest kinds a quick look leaves few of them over. It rounds: the exact comparison has the last word.
+# Requests that may be above their limit. Where all quantities are of the simplest kinds a quick look leaves few of them over;
+# it rounds, so the exact comparison has the last word.
 perhaps_above := few if {
-	quantity.plain([one | one := pod[["containers", "initContainers"][_]][_].resources[_][_]])
-	few := {[list, index, resource]: request |
-		some [list, index, resource], request in unlike
-		units.parse(request) >= units.parse(pod[list][index].resources.limits[resource])
-	}
-} else := unlike
+	all_plain
+	few := [[list, index, resource] |
+		some list in ["containers", "initContainers"]
+		resources := pod[list][index].resources
+		request := resources.requests[resource]
+		limit := resources.limits[resource]
+		request != limit
+		units.parse(request) >= units.parse(limit)
+	]
+} else := [[list, index, resource] |
+	some list in ["containers", "initContainers"]
+	pod[list][index].resources.requests[resource]
+]
+
+all_plain if {
+	some_quantities := [one | some list in ["containers", "initContainers"]; one := pod[list][_].resources[_][_]]
+	quantity.plain(some_quantities)
+}
 
 required := [[kind, resource] |
 	some one in params.require

@@ -24,18 +24,17 @@ defaults contains {"path": "/spec/minReadySeconds", "value": seconds} if {
 
 # For how long each probe of a regular container may fail until it is acted on. The delay of readiness does not count:
 # time runs from the moment the pod is ready.
-findings_take contains lib.patience(container.livenessProbe) if {
-	some container in containers
+findings_take contains seconds if {
+	container := containers[_]
+	seconds := lib.patience(container.livenessProbe)
 	lib.probed(container, "livenessProbe")
 }
 
-findings_take contains lib.patience(probe) - lib.number(probe, "initialDelaySeconds", 0) if {
-	some container in containers
-	lib.probed(container, "readinessProbe")
+findings_take contains seconds if {
+	container := containers[_]
 	probe := container.readinessProbe
+	seconds := lib.patience(probe) - lib.number(probe, "initialDelaySeconds", 0)
+	lib.probed(container, "readinessProbe")
 }
 
-containers := [container |
-	container := input.request.object.spec.template.spec.containers[_]
-	is_object(container)
-]
+containers := input.request.object.spec.template.spec.containers

@@ -58,9 +58,11 @@ impl Certs {
         write(&dir.join(CERT), &pair.cert, 0o644)?;
         write(&dir.join(CA), &pair.ca, 0o644)?;
         let d = dir.display();
-        anstream::println!("{d}/ca.crt   give it to `surefoot manifests --ca`");
-        anstream::println!("{d}/tls.crt  serving certificate, until {}", pair.until);
-        anstream::println!("{d}/tls.key  its key; keep it to yourself");
+        super::print(&format!(
+            "{d}/ca.crt   give it to `surefoot manifests --ca`\n{d}/tls.crt  serving certificate, until {}\n\
+             {d}/tls.key  its key; keep it to yourself\n",
+            pair.until
+        ))?;
         Ok(Outcome::Fine)
     }
 }

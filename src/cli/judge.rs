@@ -40,8 +40,9 @@ impl Judge {
         let neighbours = Neighbours::new(&objects);
         let mut report = Report { files, problems, ..Report::default() };
         let mut skipped = BTreeSet::new();
+        let mut applied = Applied::new();
         for object in objects.into_iter().filter(Object::is_deployment) {
-            let mut verdict = self.one(&object, &neighbours);
+            let mut verdict = self.one(&object, &neighbours, &mut applied);
             skipped.extend(std::mem::take(&mut verdict.skipped));
             let broken = !verdict.failures.is_empty();
             for mut failure in verdict.failures {
@@ -58,13 +59,17 @@ impl Judge {
         report
     }
 
-    fn one(&self, object: &Object, neighbours: &Neighbours) -> Outcome {
+    fn one(&self, object: &Object, neighbours: &Neighbours, applied: &mut Applied) -> Outcome {
         let findings = decode::faults(&object.value);
         if !findings.is_empty() {
             // No policy is asked about something that the API server would not hand to it.
             return Outcome { findings, ..Outcome::default() };
         }
-        let mut request = Request::create(stored(object), object.namespace());
+        let key = key(object);
+        let mut request = match applied.remove(&key) {
+            Some(old) => Request::update(old, stored(object), object.namespace()),
+            None => Request::create(stored(object), object.namespace()),
+        };
         let facts = neighbours.facts(object);
         let mut outcome = Outcome::default();
         if self.with_defaults {
@@ -75,8 +80,20 @@ impl Judge {
         }
         let verdict = admission::validate(&self.set, &request, &facts, &self.config, self.now, LIMIT);
         outcome.failures.extend(verdict.failures);
+        applied.insert(key, request.object().clone());
         Outcome { findings: verdict.findings, notes: verdict.notes, skipped: verdict.skipped, ..outcome }
     }
+}
+
+/// What was judged so far, by namespace and name: a Deployment that is given again is an update of what it was before,
+/// as it would be for `kubectl apply` of the same files.
+type Applied = BTreeMap<Key, Json>;
+
+/// Namespace and name.
+type Key = (String, String);
+
+fn key(object: &Object) -> Key {
+    (object.namespace().to_owned(), object.name().to_owned())
 }
 
 #[derive(Default)]
@@ -99,16 +116,14 @@ fn stored(object: &Object) -> Json {
 
 /// What the given files tell of the cluster around a Deployment.
 struct Neighbours {
-    /// Deployments that name a model.
-    peers: Vec<Peer>,
+    /// Deployments that name a model, each as it is given last.
+    peers: BTreeMap<Key, Peer>,
     /// Namespaces by name, as policies see them.
     namespaces: BTreeMap<String, Json>,
 }
 
 /// A Deployment as the policies of another one see it.
 struct Peer {
-    namespace: String,
-    name: String,
     model: String,
     shown: Json,
 }
@@ -117,20 +132,21 @@ impl Neighbours {
     fn new(objects: &[Object]) -> Self {
         let namespaces = objects.iter().filter(|object| object.kind == "Namespace");
         Self {
-            peers: objects.iter().filter_map(Peer::of).collect(),
+            peers: objects.iter().filter_map(|object| Some((key(object), Peer::of(object)?))).collect(),
             namespaces: namespaces.map(|object| (object.name().to_owned(), seen(object))).collect(),
         }
     }
 
     fn facts(&self, object: &Object) -> Facts {
         let model = json::str_at(&object.value, &["metadata", "labels", keys::MODEL]);
-        let peers = self.peers.iter().filter(|peer| {
-            Some(peer.model.as_str()) == model && peer.namespace == object.namespace() && peer.name != object.name()
+        let own = key(object);
+        let peers = self.peers.iter().filter(|((namespace, name), peer)| {
+            Some(peer.model.as_str()) == model && *namespace == own.0 && *name != own.1
         });
         Facts {
             guard: Some(Guard::Enforce),
             namespace: self.namespaces.get(object.namespace()).cloned(),
-            peers: Some(peers.map(|peer| peer.shown.clone()).collect()),
+            peers: Some(peers.map(|(_, peer)| peer.shown.clone()).collect()),
             history: None,
             cached: false,
         }
@@ -149,8 +165,6 @@ impl Peer {
         ]);
         let replicas = json::int_at(&object.value, &["spec", "replicas"]).unwrap_or(1);
         object.is_deployment().then(|| Self {
-            namespace: object.namespace().to_owned(),
-            name: object.name().to_owned(),
             model: model.to_owned(),
             shown: tree([("metadata", metadata), ("spec", tree([("replicas", Json::from(replicas))]))]),
         })

@@ -47,7 +47,7 @@ impl Manifests {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let url = self.url.as_deref().map(base_url).transpose()?;
         let ca = self.ca.map(|file| ca_bundle(&file)).transpose()?;
-        anstream::print!("{}", manifests(url.as_deref(), ca.as_deref()));
+        super::print(&manifests(url.as_deref(), ca.as_deref()))?;
         Ok(Outcome::Fine)
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check::policies_and_configuration_that_do_not_load", policies_and_configuration_that_do_not_load),
         trial("check::a_policy_that_breaks_refuses_and_says_so", a_policy_that_breaks_refuses_and_says_so),
         trial("check::peers_come_from_the_files", peers_come_from_the_files),
+        trial("check::given_again_is_an_update", given_again_is_an_update),
         trial("check::nothing_to_judge", nothing_to_judge),
         trial("check::colour_only_where_it_is_wanted", colour_only_where_it_is_wanted),
         trial("check::usage_errors_and_help", usage_errors_and_help),
@@ -350,6 +351,23 @@ fn peers_come_from_the_files() -> anyhow::Result<()> {
     ensure!(report["objects"][0]["verdict"] == "allowed", "{report}");
     let text = surefoot(folder.path(), &["check", "-", "--policies", "mine"], DEPLOYMENT)?;
     ensure!(text.stdout.contains("skipped: owner needs history") && text.code == Some(0), "{}", text.stdout);
+    Ok(())
+}
+
+/// What was wrong before and is not touched does not refuse an update; what this one makes wrong does.
+fn given_again_is_an_update() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let readiness = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
+    let before = SAFE.replace(readiness, "");
+    let cases = [
+        (before.replace("replicas: 20", "replicas: 21"), "allowed", "warn"),
+        (before.replace("        livenessProbe", "        xProbe"), "denied", "deny"),
+    ];
+    for (after, verdict, level) in cases {
+        let run = surefoot(folder.path(), &["check", "-", "-o", "json"], &format!("{before}---\n{after}"))?;
+        let object = &run.json()?["objects"][1];
+        ensure!(object["verdict"] == verdict && object["findings"][0]["level"] == level, "{object:#}");
+    }
     Ok(())
 }
 

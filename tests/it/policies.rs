@@ -17,7 +17,10 @@ use surefoot::admission::{PolicySet, run_tests};
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = vec![trial("policies::their_unit_tests_pass", their_unit_tests_pass)];
+    let mut trials = vec![
+        trial("policies::their_unit_tests_pass", their_unit_tests_pass),
+        trial("policies::each_has_cases_that_deny_and_that_allow", each_has_cases_that_deny_and_that_allow),
+    ];
     trials.extend(cases().into_iter().map(|case| {
         let name = format!("policies::case::{}", shown(&case));
         trial(&name, move || holds(&case))
@@ -45,6 +48,24 @@ fn their_unit_tests_pass() -> anyhow::Result<()> {
     let folders: BTreeSet<_> = sources.iter().filter_map(|source| source.path.split('/').next()).collect();
     for folder in folders {
         ensure!(counts.contains_key(folder), "policies/{folder} has no tests");
+    }
+    Ok(())
+}
+
+/// A policy that denies shows it on a whole manifest, and each shows one that it lets through.
+fn each_has_cases_that_deny_and_that_allow() -> anyhow::Result<()> {
+    let sources = PolicySet::built_in_sources();
+    let wants =
+        cases().into_iter().map(|case| Ok((policy_of(&case), Want::of(&case)?))).collect::<anyhow::Result<Vec<_>>>()?;
+    for source in sources.iter().filter(|source| source.path.ends_with("/policy.rego")) {
+        let folder = source.path.trim_end_matches("/policy.rego");
+        let own = || wants.iter().filter(|(policy, _)| policy == folder);
+        let denies = source.text.lines().any(|line| line.starts_with("deny contains"));
+        ensure!(
+            !denies || own().any(|(_, want)| !want.deny.is_empty()),
+            "tests/cases/{folder} has no case that denies"
+        );
+        ensure!(own().any(|(_, want)| want.deny.is_empty()), "tests/cases/{folder} has no case that allows");
     }
     Ok(())
 }
