@@ -144,15 +144,16 @@ impl Review<'_> {
         Ok(self.send(&request, answer, label))
     }
 
-    /// A denial that rests on cached facts is decided again on a live read. One that cannot be confirmed is a warning;
-    /// what stands without such facts stays.
+    /// A denial that rests on cached facts is decided again on a live read. One that rests on peers and cannot be
+    /// confirmed is a warning; what stands without them stays. History stays too: only surefoot itself writes a record, so
+    /// a cached quarantine is wrong for moments at most, and a slow API server must not open the door to what it holds.
     async fn confirmed(&self, request: Request, facts: Facts, first: Verdict) -> Result<(Request, Verdict), Refusal> {
         let missed = match self.live(&request).await {
             Ok(live) => return self.validate(request, live).await.map(|(request, _, verdict)| (request, verdict)),
             Err(missed) => missed,
         };
         warn!(namespace = request.namespace, name = request.name, "a denial becomes a warning: {missed}");
-        let fewer = Facts { peers: None, history: None, cached: false, ..facts };
+        let fewer = Facts { peers: None, cached: false, ..facts };
         let (request, _, mut verdict) = self.validate(request, fewer).await?;
         let denied = first.findings.into_iter().filter(|finding| finding.level == Level::Deny);
         let unconfirmed: Vec<_> = denied.filter(|finding| !verdict.findings.contains(finding)).collect();

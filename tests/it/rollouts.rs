@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         node_trial("rollouts::the_fix_runs_as_written_by_server_side_apply", || {
             the_fix_runs_as_written("fix-server", Scene::apply_server_side)
         }),
+        node_trial("rollouts::undo_to_the_settled_template_is_admitted", undo_is_admitted),
         node_trial("rollouts::a_controller_killed_before_the_revert_reverts_once", || killed_at("AfterRecord")),
         node_trial("rollouts::a_controller_killed_after_the_revert_reverts_once", || killed_at("AfterPatch")),
     ]
@@ -288,6 +289,16 @@ fn the_fix_runs_as_written(name: &str, apply: fn(&Scene<'static>, &Value) -> Res
     apply(&scene, &fix)?.success()?;
     let twin = &scene.deployment("twin")?["spec"]["template"];
     ensure!(stored == twin, "not what the file says: {stored}\nbut: {twin}");
+    Ok(())
+}
+
+fn undo_is_admitted() -> Result<()> {
+    let scene = Scene::settled("undo")?;
+    scene.apply(&model("better", &[]))?.success()?;
+    scene.settles()?;
+    scene.ana.run(&["rollout", "undo", "deploy/digits"])?.success()?;
+    scene.reverted()?;
+    ensure!(scene.events_with("RolloutReverted")?.is_empty(), "surefoot reverted something");
     Ok(())
 }
 
