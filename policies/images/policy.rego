@@ -22,7 +22,7 @@ deny contains finding if {
 	container.image != ""
 	not says_what_it_is(container.image)
 	not container.name in lib.names_like(params.ignoreContainers)
-	finding := complaint(lib.called(list, container), container.image, lib.pointer(list, index, ["image"]))
+	finding := complaint(lib.called(list, container), container.image, lib.pointer(list, index, ["image"]), example(list, index))
 }
 
 deny contains finding if {
@@ -30,7 +30,7 @@ deny contains finding if {
 	volume.image.reference != ""
 	not says_what_it_is(volume.image.reference)
 	who := sprintf(`volume "%s"`, [lib.text(volume, "name")])
-	finding := complaint(who, volume.image.reference, lib.pointer("volumes", index, ["image", "reference"]))
+	finding := complaint(who, volume.image.reference, lib.pointer("volumes", index, ["image", "reference"]), example("volumes", index))
 }
 
 pod := input.request.object.spec.template.spec
@@ -53,22 +53,23 @@ says_what_it_is(image) if {
 	tag != ""
 }
 
-complaint(who, image, path) := {
+complaint(who, image, path, tag) := {
 	"code": "latest",
 	"msg": sprintf("%s runs %s, which is another image tomorrow, so there is no way back to today's", [who, image]),
 	"path": path,
-	"fix": sprintf("%s:%s", [trim_suffix(image, ":latest"), example]),
+	"fix": sprintf("%s:%s", [trim_suffix(image, ":latest"), tag]),
 } if {
 	endswith(image, ":latest")
 } else := {
 	"code": "no-tag",
 	"msg": sprintf("%s runs %s, which has neither tag nor digest, so it is whatever is latest", [who, image]),
 	"path": path,
-	"fix": sprintf("%s:%s", [image, example]),
+	"fix": sprintf("%s:%s", [image, tag]),
 }
 
-# The version that the pods are labelled with is what the tag should be.
-example := version if {
+# What to write behind the colon. The version of the pods is that of the model, and mostly that of the first container.
+example(list, index) := version if {
+	[list, index] == ["containers", 0]
 	version := lib.version(input.request.object.spec.template)
 	version != ""
 } else := "1.0.0, or the version it should be"

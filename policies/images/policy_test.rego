@@ -61,6 +61,12 @@ test_fix_without_a_version if {
 	fixes == {"churn:1.0.0, or the version it should be"}
 }
 
+test_fix_of_another_container if {
+	proxy := fixtures.replace("/spec/template/spec/containers/1/image", "envoy")
+	fixes := {finding.fix | some finding in images.deny} with input as fixtures.create(proxy)
+	fixes == {"envoy:1.0.0, or the version it should be"}
+}
+
 test_all_containers_and_image_volumes if {
 	bare := [{"name": "one", "image": "churn"}]
 	spec := "/spec/template/spec"

@@ -163,11 +163,11 @@ amount(container, "limits", resource) := sprintf("%v, what it requests", [contai
 
 amount(_, "requests", resource) := example(resource) if not params.requests[resource]
 
-example("memory") := "2Gi, or what the model needs"
+example("memory") := "2Gi, or what it needs"
 
-example("cpu") := "500m, or what the model needs"
+example("cpu") := "500m, or what it needs"
 
-example(resource) := "1, or what the model needs" if not resource in {"cpu", "memory"}
+example(resource) := "1, or what it needs" if not resource in {"cpu", "memory"}
 
 limit_or(limit, _) := limit if limit != "none"
 

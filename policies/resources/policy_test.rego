@@ -42,13 +42,13 @@ test_no_request if {
 			"code": "no-request",
 			"msg": `container "model" has no cpu request`,
 			"path": at(model, "/requests/cpu"),
-			"fix": "cpu: 500m, or what the model needs",
+			"fix": "cpu: 500m, or what it needs",
 		},
 		{
 			"code": "no-limit",
 			"msg": `container "model" has no cpu limit`,
 			"path": at(model, "/limits/cpu"),
-			"fix": "cpu: 500m, or what the model needs",
+			"fix": "cpu: 500m, or what it needs",
 		},
 	}
 }
@@ -130,7 +130,7 @@ test_require if {
 		"code": "no-request",
 		"msg": `init container "fetch" has no nvidia.com/gpu request`,
 		"path": at(fetch, "/requests/nvidia.com~1gpu"),
-		"fix": "nvidia.com/gpu: 1, or what the model needs",
+		"fix": "nvidia.com/gpu: 1, or what it needs",
 	}}
 }
 
@@ -230,7 +230,7 @@ test_fix_takes_the_parameter if {
 	requests := resources.deny with input as with_parameters(fixtures.remove(model), {"require": ["requests.cpu"], "requests": {"cpu": "250m"}})
 	{finding.fix | some finding in requests} == {"cpu: 250m"}
 	memory := resources.deny with input as with_parameters(fixtures.remove(model), {"require": ["limits.memory"]})
-	{finding.fix | some finding in memory} == {"memory: 2Gi, or what the model needs"}
+	{finding.fix | some finding in memory} == {"memory: 2Gi, or what it needs"}
 }
 
 survives(value) if {
