@@ -148,22 +148,12 @@ impl<'a> Scope<'a> {
         };
         for complaint in answer.deny {
             let was_there = old.as_ref().is_some_and(|old| old.has(&complaint, self.request.object()));
-            let excused = was_there || (self.goes_back() && is_about_template(&complaint));
-            let level = if excused { deny.min(Level::Warn) } else { deny };
+            let level = if was_there { deny.min(Level::Warn) } else { deny };
             verdict.used_facts |= level == Level::Deny && policy.uses_facts();
             verdict.findings.push(finding(policy, level, complaint));
         }
         let warn = deny.min(Level::Warn);
         verdict.findings.extend(answer.warn.into_iter().map(|complaint| finding(policy, warn, complaint)));
-    }
-
-    /// The request puts back a template that has settled here (`kubectl rollout undo`). Whoever mends an outage that way
-    /// is not refused for what is in it: undo leaves the version label of the Deployment as it was, for one.
-    fn goes_back(&self) -> bool {
-        let template = |object| json::at(object, &["spec", "template"]);
-        let (Some(history), Some(old)) = (&self.facts.history, self.request.old_object()) else { return false };
-        let Some(new) = template(self.request.object()).filter(|new| template(old) != Some(new)) else { return false };
-        !history.settled.is_empty() && history.settled.contains(&Digest::of_template(new))
     }
 
     fn ask(&self, policy: &Policy, request: &Json, session: &mut Session) -> Result<Complaints, Failure> {
@@ -257,10 +247,6 @@ impl OldAnswer<'_> {
         let place = if place.is_empty() { vec![Step::Key("spec".to_owned())] } else { place };
         pointer::value_at(new, &place) == pointer::value_at(self.old, &place)
     }
-}
-
-fn is_about_template(complaint: &Complaint) -> bool {
-    complaint.path.starts_with("/spec/template/")
 }
 
 fn finding(policy: &Policy, level: Level, complaint: Complaint) -> Finding {
@@ -359,34 +345,6 @@ mod tests {
         let text = "policies: {probes: {existing: Deny}}";
         let strict = PolicySet::load(standard(), &config(text)).unwrap();
         assert!(verdict(&strict, &update(BAD, BAD), text).denied());
-    }
-
-    #[test]
-    fn a_template_that_has_settled_here_may_come_back() {
-        let set = set();
-        let other = r#"{"name":"model","image":"y","readinessProbe":{},"livenessProbe":{}}"#;
-        let settled = |containers: &str| {
-            let object = deployment("", r#""replicas":1"#, containers);
-            vec![Digest::of_template(json::at(&object, &["spec", "template"]).unwrap())]
-        };
-        let rows = [
-            (other, BAD, settled(BAD), false),
-            (other, BAD, settled(other), true),
-            (other, BAD, vec![], true),
-            (other, GOOD, settled(BAD), false),
-        ];
-        for (old, new, settled, denied) in rows {
-            let history = Some(crate::admission::History { settled, ..Default::default() });
-            let facts = Facts { history, ..facts(Guard::Enforce) };
-            let found = judge(&set, &update(old, new), &facts, &Config::default());
-            assert_eq!(found.denied(), denied, "{old} -> {new}");
-        }
-        // What is asked for beside the template is judged as ever.
-        let object = |replicas: u32, containers: &str| deployment("", &format!(r#""replicas":{replicas}"#), containers);
-        let grown = Request::update(object(1, other), object(3, BAD), "shop");
-        let history = Some(crate::admission::History { settled: settled(BAD), ..Default::default() });
-        let found = judge(&set, &grown, &Facts { history, ..facts(Guard::Enforce) }, &Config::default());
-        assert!(summary(&found).contains(&"Deny canary-cap/above-cap /spec/replicas".to_owned()), "{found:?}");
     }
 
     #[test]
