@@ -17,7 +17,7 @@ use super::{
 ///
 /// Reads YAML and JSON, several documents to a file, and the items of a List; of a folder, every *.yaml, *.yml and *.json
 /// in it and below. Deployments are judged, other kinds are passed over. Each is taken as if created under
-/// surefoot.dev/guard=enforce, after the defaults that Kubernetes and the policies add; one that is given again is an
+/// surefoot.dev/guard=enforce, after the defaults that the policies add; one that is given again is an
 /// update of what it was before. The Deployments of one namespace and model are each other's peers; policies that need
 /// what files cannot tell are reported as skipped.
 #[derive(Debug, Args)]

@@ -105,7 +105,7 @@ struct Outcome {
     skipped: Vec<admission::Skipped>,
 }
 
-/// The object as a webhook is shown it: in its namespace, with the defaults of the API.
+/// The object as a webhook is shown it: in its namespace. This is where the defaults of the API belong.
 fn stored(object: &Object) -> Json {
     let mut value = object.value.clone();
     let mut metadata = json::get(&value, "metadata").cloned().unwrap_or_else(Json::new_object);
