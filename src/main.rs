@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Measured in ENGINE terms: parsing and evaluating are a third allocation; jemalloc is as fast as mimalloc here and
-/// keeps 7 to 9 MB less resident.
+/// A third of a review's time is allocation. jemalloc was measured as fast as mimalloc here (both 13 to 45 % faster than
+/// the system's), with 7 to 9 MB less resident.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
