@@ -1,0 +1,107 @@
+//! What a review costs in process: bytes in, policies asked, bytes out, with the built-in set.
+//!
+//! `cargo bench --bench review`. The bar: 350 us for the whole.
+
+use std::{
+    env, fs,
+    hint::black_box,
+    path::Path,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use surefoot::{
+    admission::{Facts, History, PolicySet, Request, answer, default, validate},
+    config::{Config, Guard},
+    template::Json,
+};
+
+/// Long enough that a limit never shows, as in a healthy server.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Runs of each step; the middle one counts.
+const RUNS: usize = 2000;
+
+fn main() -> ExitCode {
+    // The engine builds errors that it drops, and a backtrace in each doubles its cost. The server runs without, too.
+    if env::var_os("RUST_LIB_BACKTRACE").is_none_or(|set| set != "0") {
+        return again_without_backtraces();
+    }
+    // `cargo test --all-targets` runs benches once to see that they work.
+    let runs = if env::args().any(|argument| argument == "--bench") { RUNS } else { 1 };
+    let config = Config::default();
+    let set = PolicySet::load(PolicySet::built_in_sources(), &config).unwrap_or_else(|errors| panic!("{errors}"));
+    println!("us per review, middle of {runs}; {} policies", set.policies().len());
+    println!("{:<14}{:>8}{:>9}{:>10}{:>9}{:>9}{:>11}", "", "bytes", "parse", "validate", "answer", "whole", "defaults");
+    for name in ["create", "update", "violations"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/reviews/{name}.json"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let review: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        measure(name, review.to_string().as_bytes(), &set, &config, runs);
+    }
+    ExitCode::SUCCESS
+}
+
+fn measure(name: &str, body: &[u8], set: &PolicySet, config: &Config, runs: usize) {
+    let (facts, now) = (facts(), Timestamp::UNIX_EPOCH);
+    let parse = || Request::parse(body).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let judge = |request: &Request| validate(set, request, &facts, config, now, LIMIT);
+    let request = parse();
+    let verdict = judge(&request);
+    assert_eq!(verdict.failures, [], "{name}");
+    let whole = || {
+        let request = parse();
+        let verdict = judge(&request);
+        answer::validated(&request, &verdict, now).to_bytes()
+    };
+    println!(
+        "{name:<14}{:>8}{:>9.1}{:>10.1}{:>9.1}{:>9.1}{:>11.1}   {} denials",
+        body.len(),
+        middle(runs, parse),
+        middle(runs, || judge(&request)),
+        middle(runs, || answer::validated(&request, &verdict, now).to_bytes()),
+        middle(runs, whole),
+        middle(runs, || default(set, &request, &facts, config, now, LIMIT)),
+        verdict.denials().count(),
+    );
+}
+
+/// Microseconds of the middle run.
+fn middle<T>(runs: usize, mut step: impl FnMut() -> T) -> f64 {
+    let mut times: Vec<Duration> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            black_box(step());
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[runs / 2].as_secs_f64() * 1e6
+}
+
+/// An enforced namespace with a stable and a canary peer, and a record without quarantine.
+fn facts() -> Facts {
+    let peer = |name: &str, track: &str| {
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"shop","labels":{{"surefoot.dev/model":"churn","surefoot.dev/track":"{track}"}}}},
+                "spec":{{"replicas":4}}}}"#
+        );
+        Json::from_json_str(&text).unwrap_or_else(|error| panic!("{error}"))
+    };
+    Facts {
+        guard: Some(Guard::Enforce),
+        namespace: Json::from_json_str(r#"{"labels":{"surefoot.dev/guard":"enforce"},"annotations":{}}"#).ok(),
+        peers: Some(vec![peer("churn-b", "stable"), peer("churn-canary", "canary")]),
+        history: Some(History::default()),
+        ..Facts::default()
+    }
+}
+
+fn again_without_backtraces() -> ExitCode {
+    let done = env::current_exe()
+        .and_then(|program| Command::new(program).args(env::args_os().skip(1)).env("RUST_LIB_BACKTRACE", "0").status());
+    match done {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
