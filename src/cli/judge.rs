@@ -16,7 +16,7 @@ use super::{
 use crate::{
     admission::{self, Facts, PolicySet, Request},
     config::{Config, Guard},
-    template::{Json, json, keys},
+    template::{Json, defaulter, json, keys},
 };
 
 /// For one Deployment; the webhook has three seconds, and nobody waits for an API server here.
@@ -74,7 +74,8 @@ impl Judge {
         let mut outcome = Outcome::default();
         if self.with_defaults {
             let added = admission::default(&self.set, &request, &facts, &self.config, self.now, LIMIT);
-            request = request.with_object(added.object);
+            // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
+            request = request.with_object(defaulter::defaulted(&added.object));
             outcome.defaults = added.added;
             outcome.failures = added.failures;
         }
@@ -111,6 +112,7 @@ fn stored(object: &Object) -> Json {
     let mut metadata = json::get(&value, "metadata").cloned().unwrap_or_else(Json::new_object);
     set(&mut metadata, "namespace", Json::from(object.namespace()));
     set(&mut value, "metadata", metadata);
+    defaulter::apply(&mut value);
     value
 }
 

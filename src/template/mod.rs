@@ -5,7 +5,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod containers;
+pub mod defaulter;
 pub mod digest;
+mod image;
 pub mod json;
 pub mod keys;
 pub mod overriding;

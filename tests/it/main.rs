@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod bed;
 mod check;
 mod cluster;
+mod defaulter;
 mod hooks;
 mod house;
 mod http;
@@ -32,6 +33,7 @@ fn main() {
     trials.extend(policies::trials());
     trials.extend(http::trials());
     trials.extend(hooks::trials());
+    trials.extend(defaulter::trials());
     trials.extend(cluster::trials());
     trials.extend(bed::trials());
     trials.extend(rollouts::trials());

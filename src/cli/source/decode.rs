@@ -36,12 +36,25 @@ pub(in crate::cli) fn faults(object: &Json) -> Vec<Finding> {
 }
 
 /// The first field that does not decode.
-fn decode(value: Value) -> Option<Finding> {
+fn decode(mut value: Value) -> Option<Finding> {
+    drop_nulls(&mut value);
     let error = serde_path_to_error::deserialize::<_, Deployment>(value).err()?;
     let pointer: String = error.path().iter().filter_map(step).collect();
     let told = error.inner().to_string();
     let fix = if told.contains("expected a string") { "put it in quotes" } else { "" };
     Some(fault(&pointer, format!("the API server cannot read this as a Deployment: {told}"), fix))
+}
+
+/// To the API server null is absent, or in a map the zero value; the generated type does not take it everywhere.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// One step of a JSON pointer.
@@ -144,6 +157,7 @@ mod tests {
                 "spec: {template: {spec: {containers: [{name: a, ports: [{containerPort: 80}], livenessProbe: {httpGet: {port: http}}}]}}}",
                 None,
             ),
+            ("metadata: {annotations: {a: null}}\nspec: {replicas: null}", None),
             ("spec: {replicas: two}", Some("/spec/replicas")),
             ("metadata: {labels: {a/b: no}}", Some("/metadata/labels/a~1b")),
             ("metadata: {annotations: {version: 1.10}}", Some("/metadata/annotations/version")),
