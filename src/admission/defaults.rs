@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, Guard},
-    template::{Digest, Json, json},
+    template::{Digest, Json, defaulter, json},
 };
 
 /// Asking again until nothing is added: a default may call for another. Three that do so in a row are a mistake.
@@ -152,7 +152,8 @@ impl Addition {
     fn add(&mut self, policy: &str, default: raw::Default, old: Option<&Json>) -> Result<(), String> {
         let raw::Default { path, value, sticky } = default;
         let there = pointer::lookup(&self.object, &path);
-        if there.is_some_and(|value| *value != Json::Null && !is_api_default(&path, value)) {
+        // Webhooks see objects with the API's defaults filled in: these cannot be told from absent.
+        if there.is_some_and(|value| *value != Json::Null && !defaulter::is_default(&path, value)) {
             return Ok(());
         }
         let value = match old.filter(|_| sticky) {
@@ -173,18 +174,7 @@ impl Addition {
 /// What the stored object has at this place, where it has more than the API's default.
 fn stored(old: &Json, new: &Json, path: &str) -> Option<Json> {
     let value = pointer::value_at(old, &pointer::place(new, path))?;
-    (*value != Json::Null && !is_api_default(path, value)).then(|| value.clone())
-}
-
-/// Webhooks see objects with the API's defaults filled in, so these cannot be told from absent.
-fn is_api_default(path: &str, value: &Json) -> bool {
-    let default = match path {
-        "/spec/minReadySeconds" => 0,
-        "/spec/progressDeadlineSeconds" => 600,
-        "/spec/revisionHistoryLimit" => 10,
-        _ => return false,
-    };
-    matches!(value, Json::Number(number) if number.as_i64() == Some(default))
+    (*value != Json::Null && !defaulter::is_default(path, value)).then(|| value.clone())
 }
 
 /// Puts `value` at `path` and makes the objects on the way; gives the topmost pointer that was not there, and what is
@@ -394,13 +384,13 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/resources/
 defaults contains {"path": "/spec/template/metadata/labels/kept", "value": "new"}
 defaults contains {"path": "/spec/template/metadata/labels/fresh", "value": "new", "sticky": false}
 defaults contains {"path": "/spec/minReadySeconds", "value": 10}
-defaults contains {"path": sprintf("/spec/template/spec/containers/%d/tty", [i]), "value": true} if {
+defaults contains {"path": sprintf("/spec/template/spec/containers/%d/workingDir", [i]), "value": "/new"} if {
 	some i, _ in input.request.object.spec.template.spec.containers
 }"#);
         let old = parsed(
             r#"{"metadata":{"name":"churn"},"spec":{"minReadySeconds":0,"template":{
                 "metadata":{"labels":{"kept":"old","fresh":"old"}},
-                "spec":{"containers":[{"name":"a","tty":false},{"name":"b"}]}}}}"#,
+                "spec":{"containers":[{"name":"a","workingDir":"/old"},{"name":"b"}]}}}}"#,
         );
         // The container has moved; it is found by its name.
         let new = parsed(
@@ -415,8 +405,8 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/tty", [i])
                 "/spec/minReadySeconds 10",
                 r#"/spec/template/metadata/labels/fresh "new""#,
                 r#"/spec/template/metadata/labels/kept "old""#,
-                "/spec/template/spec/containers/0/tty true",
-                "/spec/template/spec/containers/1/tty false",
+                r#"/spec/template/spec/containers/0/workingDir "/new""#,
+                r#"/spec/template/spec/containers/1/workingDir "/old""#,
             ]
         );
         assert_eq!(patched(&new, &result.patch), result.object);

@@ -75,7 +75,27 @@ pub fn apply(deployment: &mut Json) {
     table::DEPLOYMENT.apply(deployment);
 }
 
+/// Whether `value` at the JSON pointer `path` of a Deployment is what the API server puts there by itself, so that
+/// nobody can tell it from absent.
+pub fn is_default(path: &str, value: &Json) -> bool {
+    let steps: Vec<&str> = path.split('/').skip(1).collect();
+    table::DEPLOYMENT.is_default(&steps, value)
+}
+
 impl Type {
+    fn is_default(&self, steps: &[&str], value: &Json) -> bool {
+        let [key, below @ ..] = steps else { return false };
+        let of_rule = |rule: &Rule| match (rule, below) {
+            (Rule::Absent(default) | Rule::Zero(default), []) => default.json() == *value,
+            (Rule::Always(_), []) => *value == Json::new_object(),
+            (Rule::Always(inner) | Rule::Inner(inner), below) => inner.is_default(below, value),
+            (Rule::Each(inner), [_, below @ ..]) => inner.is_default(below, value),
+            _ => false,
+        };
+        below.is_empty() && self.optional.contains(key) && is_zero(value)
+            || self.fields.iter().any(|(name, rule)| name == key && of_rule(rule))
+    }
+
     fn apply(&self, object: &mut Json) {
         let Json::Object(members) = object else { return };
         let members = Arc::make_mut(members);
@@ -263,6 +283,30 @@ mod tests {
             let containers = defaulted(&given);
             let container = &json::list_at(&containers, &["spec", "template", "spec", "containers"])[0];
             assert_eq!(json::get(container, "resources"), Some(&parse(want)), "{limits}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_absent() {
+        const CONTAINER: &str = "/spec/template/spec/containers/1";
+        let rows = [
+            ("/spec/minReadySeconds", "0", true),
+            ("/spec/minReadySeconds", "1", false),
+            ("/spec/progressDeadlineSeconds", "600", true),
+            ("/spec/progressDeadlineSeconds", r#""600""#, false),
+            ("/spec/revisionHistoryLimit", "0", false),
+            ("/spec/strategy/rollingUpdate/maxSurge", r#""25%""#, true),
+            ("/spec/template/spec/securityContext", "{}", true),
+            ("/spec/template/metadata/labels/a", "\"\"", false),
+            (&format!("{CONTAINER}/readinessProbe/periodSeconds"), "10", true),
+            (&format!("{CONTAINER}/readinessProbe/periodSeconds"), "0", false),
+            (&format!("{CONTAINER}/readinessProbe"), "{}", false),
+            ("/spec/template/spec/containers", "[]", false),
+            ("/spec/unknown", "0", false),
+            ("", "{}", false),
+        ];
+        for (path, value, want) in rows {
+            assert_eq!(is_default(path, &parse(value)), want, "{path} {value}");
         }
     }
 
