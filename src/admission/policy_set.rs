@@ -137,6 +137,13 @@ impl PolicySet {
             return Err(LoadErrors(errors));
         }
         compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
+        // Tests are checked with the rest, but nobody asks them again: without them a set is half as large.
+        let tests: Vec<&str> = modules.iter().filter(|m| role(m) == Role::Test).map(|m| m.file.as_str()).collect();
+        if !tests.is_empty() {
+            let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
+            (engine, _) = parse(&rest)?;
+            compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
+        }
         let mut set = Self { engine, policies: packages, digest: digest(&sources, config) };
         set.learn_parameters(config, &sources)?;
         Ok(set)

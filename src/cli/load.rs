@@ -38,7 +38,10 @@ pub(super) fn config(file: Option<&Path>) -> Result<Config, Unusable> {
 pub(super) fn policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
     let sources = match dir {
         Some(dir) => read(dir)?,
-        None => PolicySet::built_in_sources(),
+        // Their tests have passed before this program was built.
+        None => {
+            PolicySet::built_in_sources().into_iter().filter(|source| !source.path.ends_with("_test.rego")).collect()
+        }
     };
     let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
     PolicySet::load(sources, config).map_err(|LoadErrors(mut errors)| {
