@@ -199,24 +199,28 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// The request does nothing but put a template back that has settled before, as `kubectl rollout undo` does: it changes
-/// neither replicas nor labels, so the version label of the Deployment stays behind, and that must not stand in the way.
+/// The request does nothing but put a template back that has settled before. `kubectl rollout undo` leaves the version
+/// label of the Deployment behind, and that must not stand in the way; an older file brings its own. Any other label may
+/// make the Deployment another one: a canary, say.
 fn goes_back(request: &Request, facts: &Facts) -> bool {
     let Some(old) = request.old_object().filter(|_| request.via == Via::Deployment) else { return false };
     let settled = facts.history.as_ref().map(|history| history.settled.as_slice()).unwrap_or_default();
-    let (template, before) = (json::at(request.object(), TEMPLATE), json::at(old, TEMPLATE));
+    let object = request.object();
+    let (template, before) = (json::at(object, TEMPLATE), json::at(old, TEMPLATE));
     let has_settled = || template.is_some_and(|template| settled.contains(&Digest::of_template(template)));
-    template != before && only_template_differs(request.object(), old) && has_settled()
+    template != before
+        && same_but("template", object, old, &["spec"])
+        && same_but(keys::VERSION, object, old, &["metadata", "labels"])
+        && has_settled()
 }
 
-fn only_template_differs(one: &Json, other: &Json) -> bool {
-    let (Some(Json::Object(one)), Some(Json::Object(other))) = (json::get(one, "spec"), json::get(other, "spec"))
-    else {
-        return false;
+/// The members of both objects at `path`, without `key`, are the same; one that is absent has none.
+fn same_but(key: &str, one: &Json, other: &Json, path: &[&str]) -> bool {
+    let members = |object| match json::at(object, path) {
+        Some(Json::Object(members)) => members.iter().filter(|(name, _)| json::as_str(name) != Some(key)).collect(),
+        _ => BTreeMap::new(),
     };
-    let template = Json::from("template");
-    let same = |(key, value): (&Json, &Json)| *key == template || other.get(key) == Some(value);
-    one.len() == other.len() && one.iter().all(same)
+    members(one) == members(other)
 }
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -443,10 +447,14 @@ mod tests {
         let history = History { settled: vec![settled], ..History::default() };
         let facts = Facts { history: Some(history), ..facts(Guard::Enforce) };
         let (two, three) = (r#""replicas":2"#, r#""replicas":3"#);
+        let labelled = |label: &str| deployment(&format!(r#""labels":{{{label}}}"#), two, BAD);
         let rows = [
             (Request::update(object(two, GOOD), object(two, BAD), "shop"), false),
             (Request::update(object(two, GOOD), object(three, BAD), "shop"), true),
             (Request::create(object(two, BAD), "shop"), true),
+            // The version label may go back with the template; what else is asked for beside it is judged as ever.
+            (Request::update(object(two, GOOD), labelled(r#""app.kubernetes.io/version":"1""#), "shop"), false),
+            (Request::update(object(two, GOOD), labelled(r#""surefoot.dev/track":"canary""#), "shop"), true),
         ];
         for (request, denied) in rows {
             let verdict = judge(&set(), &request, &facts, &Config::default());
