@@ -52,7 +52,7 @@ pub fn block(request: &Request, verdict: &Verdict, now: Timestamp) -> String {
         entry(&mut text, column, &broken_name(failure), "not your fault: this policy broke, so it cannot say yes");
         field(&mut text, "why", &failure.message);
         field(&mut text, "at", &file_place(failure));
-        let line = quarantine::override_line(&request.namespace, &request.name, now);
+        let line = quarantine::override_line(request, now);
         field(&mut text, "fix", &format!("tell who looks after the policies; if it cannot wait:\n{line}"));
     }
     let is_about_a_file =
@@ -372,8 +372,12 @@ mod tests {
     why  divide by zero
     at   resources/policy.rego:12:3
     fix  tell who looks after the policies; if it cannot wait:
-         kubectl annotate deploy churn -n shop surefoot.dev/override=\"2026-11-22T17:16Z WHY\" --overwrite"
+         metadata: {annotations: {surefoot.dev/override: \"2026-11-22T17:16Z WHY\"}}"
         );
+        let scaled = block(&scale(), &verdict, now());
+        let way_out =
+            "kubectl annotate deploy churn -n shop surefoot.dev/override=\"2026-11-22T17:16Z WHY\" --overwrite";
+        assert!(scaled.ends_with(way_out), "{scaled}");
         assert_eq!(
             failure_line(&failure),
             "[resources] not your fault: this policy broke at resources/policy.rego:12:3: divide by zero"

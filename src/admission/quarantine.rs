@@ -39,10 +39,7 @@ fn describe(request: &Request, history: &History, entry: &Quarantined, now: Time
         Via::Deployment => "change the pod template (a new image is enough), or take",
         Via::Scale => "apply another pod template first, or take",
     };
-    let fix = format!(
-        "{way_out} the risk for two hours, say why, and apply again:\n{}",
-        override_line(&request.namespace, &request.name, now)
-    );
+    let fix = format!("{way_out} the risk for two hours, say why, and apply again:\n{}", override_line(request, now));
     Finding {
         policy: "quarantine".to_owned(),
         code: String::new(),
@@ -54,14 +51,18 @@ fn describe(request: &Request, history: &History, entry: &Quarantined, now: Time
     }
 }
 
-/// The line that sets an override for two hours.
-pub(super) fn override_line(namespace: &str, name: &str, now: Timestamp) -> String {
+/// The line that sets an override for two hours: a command, or, for a Deployment that is not there yet, one for its file.
+pub(super) fn override_line(request: &Request, now: Timestamp) -> String {
     let until = now
         .checked_add(SignedDuration::from_hours(2))
         .and_then(|until| until.round(Unit::Minute))
         .unwrap_or(now)
         .strftime("%Y-%m-%dT%H:%MZ");
-    format!("kubectl annotate deploy {name} -n {namespace} {}=\"{until} WHY\" --overwrite", keys::OVERRIDE)
+    let Request { namespace, name, .. } = request;
+    match request.operation {
+        Operation::Create => format!("metadata: {{annotations: {{{}: \"{until} WHY\"}}}}", keys::OVERRIDE),
+        _ => format!("kubectl annotate deploy {name} -n {namespace} {}=\"{until} WHY\" --overwrite", keys::OVERRIDE),
+    }
 }
 
 /// What serves meanwhile, as far as the stored object says.
