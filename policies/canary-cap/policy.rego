@@ -31,6 +31,7 @@ deny contains finding if {
 
 deny contains finding if {
 	is_canary
+	here > 0
 	version := lib.version(deployment)
 	version != ""
 	some peer in peers

@@ -147,7 +147,8 @@ test_same_version if {
 		"fix": "give the canary the version that is to be tried, or scale it to 0",
 	}}
 	canaries := json.patch(same, fixtures.replace("/metadata/labels/surefoot.dev~1track", "canary"))
-	codes(created(0, [canaries])) == set()
+	codes(created(1, [canaries])) == set()
+	codes(created(0, [same])) == set()
 	nameless := json.patch(same, fixtures.remove("/metadata/labels/app.kubernetes.io~1version"))
 	without := array.concat(canary(1), fixtures.remove("/metadata/labels/app.kubernetes.io~1version"))
 	codes(among(fixtures.create(without), [nameless])) == set()
