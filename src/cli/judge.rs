@@ -66,7 +66,7 @@ impl Judge {
             return Outcome { findings, ..Outcome::default() };
         }
         let key = key(object);
-        let mut request = match applied.remove(&key) {
+        let mut request = match key.as_ref().and_then(|key| applied.remove(key)) {
             Some(old) => Request::update(old, stored(object), object.namespace()),
             None => Request::create(stored(object), object.namespace()),
         };
@@ -81,7 +81,7 @@ impl Judge {
         }
         let verdict = admission::validate(&self.set, &request, &facts, &self.config, self.now, LIMIT);
         outcome.failures.extend(verdict.failures);
-        applied.insert(key, request.object().clone());
+        applied.extend(key.map(|key| (key, request.object().clone())));
         Outcome { findings: verdict.findings, notes: verdict.notes, skipped: verdict.skipped, ..outcome }
     }
 }
@@ -93,8 +93,10 @@ type Applied = BTreeMap<Key, Json>;
 /// Namespace and name.
 type Key = (String, String);
 
-fn key(object: &Object) -> Key {
-    (object.namespace().to_owned(), object.name().to_owned())
+/// `None` for one that the API server names: each is another one.
+fn key(object: &Object) -> Option<Key> {
+    let name = json::str_at(&object.value, &["metadata", "name"]).filter(|name| !name.is_empty())?;
+    Some((object.namespace().to_owned(), name.to_owned()))
 }
 
 #[derive(Default)]
@@ -134,16 +136,15 @@ impl Neighbours {
     fn new(objects: &[Object]) -> Self {
         let namespaces = objects.iter().filter(|object| object.kind == "Namespace");
         Self {
-            peers: objects.iter().filter_map(|object| Some((key(object), Peer::of(object)?))).collect(),
+            peers: objects.iter().filter_map(|object| Some((key(object)?, Peer::of(object)?))).collect(),
             namespaces: namespaces.map(|object| (object.name().to_owned(), seen(object))).collect(),
         }
     }
 
     fn facts(&self, object: &Object) -> Facts {
         let model = json::str_at(&object.value, &["metadata", "labels", keys::MODEL]);
-        let own = key(object);
         let peers = self.peers.iter().filter(|((namespace, name), peer)| {
-            Some(peer.model.as_str()) == model && *namespace == own.0 && *name != own.1
+            Some(peer.model.as_str()) == model && namespace == object.namespace() && name != object.name()
         });
         Facts {
             guard: Some(Guard::Enforce),
@@ -186,5 +187,94 @@ fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
 fn set(object: &mut Json, key: &str, value: Json) {
     if let Json::Object(members) = object {
         std::sync::Arc::make_mut(members).insert(Json::from(key), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::source;
+
+    /// Has what the policies read, with something to find for most of their rules.
+    const RICH: &str = r#"{"apiVersion": "apps/v1", "kind": "Deployment",
+      "metadata": {"name": "churn-canary", "namespace": "shop", "labels":
+        {"surefoot.dev/model": "churn", "surefoot.dev/track": "canary", "app.kubernetes.io/version": "2"}},
+      "spec": {"replicas": 3, "minReadySeconds": 1, "progressDeadlineSeconds": 600,
+        "selector": {"matchLabels": {"app.kubernetes.io/version": "2"},
+          "matchExpressions": [{"key": "app.kubernetes.io/version", "operator": "Exists"}]},
+        "template": {
+          "metadata": {"labels": {"app.kubernetes.io/version": "3"},
+            "annotations": {"kubectl.kubernetes.io/default-container": "model"}},
+          "spec": {
+            "resources": {"limits": {"cpu": "4"}},
+            "volumes": [{"name": "v", "image": {"reference": "x:latest"}}],
+            "initContainers": [{"name": "init", "image": "busybox:latest", "resources": {"limits": {"cpu": "1"}}}],
+            "containers": [
+              {"name": "model", "image": "pytorch/torchserve:1", "args": ["0.0.0.0"], "env": [{"name": "A", "value": "0.0.0.0"}],
+                "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+                "resources": {"requests": {"cpu": "2", "nvidia.com/gpu": "1"}, "limits": {"cpu": "1000m", "nvidia.com/gpu": "2"}},
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "initialDelaySeconds": 1, "periodSeconds": 1},
+                "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 10, "failureThreshold": 3},
+                "startupProbe": {"exec": {"command": ["x"]}, "periodSeconds": 100, "failureThreshold": 100}},
+              {"name": "ollama", "image": "registry:5000/ollama/ollama@sha256:0", "ports": [{"containerPort": 1}],
+                "livenessProbe": {"tcpSocket": {"port": "x"}}, "readinessProbe": {"grpc": {"port": 1}}}]}}}}"#;
+
+    /// JSON pointers to everything below `node`.
+    fn places(node: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+        let below: Vec<_> = match node {
+            serde_json::Value::Array(items) => {
+                items.iter().enumerate().map(|(i, item)| (i.to_string(), item)).collect()
+            }
+            serde_json::Value::Object(members) => {
+                members.iter().map(|(key, member)| (source::tree::escape(key), member)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (step, node) in below {
+            let here = format!("{at}/{step}");
+            places(node, &here, found);
+            found.push(here);
+        }
+    }
+
+    fn judge() -> Judge {
+        let text = "apiVersion: surefoot.dev/v1\nkind: Config\npolicies:\n  resources: {parameters: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}}\n";
+        let config = Config::parse(text, "config.yaml").unwrap();
+        let set = PolicySet::load(PolicySet::built_in_sources(), &config).unwrap();
+        let now = "2026-11-22T15:16:00Z".parse().unwrap();
+        Judge { set, policies: None, config, with_defaults: true, now }
+    }
+
+    fn judged(judge: &Judge, texts: &[String]) -> Report {
+        judge.all(source::read(&["-".into()], &mut texts.join("\n---\n").as_bytes()))
+    }
+
+    #[test]
+    fn whatever_the_api_server_can_read_breaks_no_policy() {
+        const ODD: [&str; 9] = ["null", "7", "-1", r#""""#, r#""x""#, r#"":/@:""#, "[]", "{}", "[{}]"];
+        let rich: serde_json::Value = serde_json::from_str(RICH).unwrap();
+        let (mut all, judge) = (Vec::new(), judge());
+        places(&rich, "", &mut all);
+        for place in all.iter().filter(|place| place.starts_with("/spec") || place.starts_with("/metadata/labels")) {
+            let versions = ODD.map(|odd| {
+                let mut version = rich.clone();
+                *version.pointer_mut(place).unwrap() = serde_json::from_str(odd).unwrap();
+                version.to_string()
+            });
+            for (odd, version) in ODD.into_iter().zip(versions) {
+                let report = judged(&judge, &[version]);
+                assert!(report.problems.is_empty(), "{place} = {odd}: {:?}", report.problems);
+                assert_eq!(report.failures, [], "{place} = {odd}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_generated_name_is_another_deployment() {
+        let text = RICH.replace(r#""name": "churn-canary""#, r#""generateName": "churn-""#);
+        let report = judged(&judge(), &[text.clone(), text.replace("torchserve:1", "torchserve:2")]);
+        let codes = |judged: &Judged| judged.findings.iter().map(|finding| finding.code.clone()).collect::<Vec<_>>();
+        let [one, other] = report.judged.as_slice() else { panic!("{:?}", report.problems) };
+        assert_eq!(codes(one), codes(other));
     }
 }

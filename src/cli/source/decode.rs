@@ -12,9 +12,10 @@ use crate::{
 };
 
 const POD: &str = "/spec/template/spec";
+const CONTAINERS: &str = "/spec/template/spec/containers";
 
-/// Nothing, or why `object` is no apps/v1 Deployment: the first field that does not decode, else every quantity that
-/// does not parse.
+/// Nothing, or why `object` is no apps/v1 Deployment: every quantity that does not parse, else the first field that does
+/// not decode, else that it runs nothing.
 pub(in crate::cli) fn faults(object: &Json) -> Vec<Finding> {
     let mut value = match serde_json::to_value(object) {
         Ok(value) => value,
@@ -32,7 +33,16 @@ pub(in crate::cli) fn faults(object: &Json) -> Vec<Finding> {
     if let Some(pod) = value.pointer_mut(POD) {
         quantities.walk_pod(pod, POD);
     }
-    if quantities.faults.is_empty() { decode(value).into_iter().collect() } else { quantities.faults }
+    if !quantities.faults.is_empty() {
+        return quantities.faults;
+    }
+    let has_containers = value.pointer(CONTAINERS).is_some_and(|list| list.as_array() != Some(&Vec::new()));
+    match decode(value) {
+        Some(fault) => vec![fault],
+        // Policies would find nothing wrong with containers that are not there.
+        None if !has_containers => vec![fault(CONTAINERS, "the pod template has no container".to_owned(), "")],
+        None => Vec::new(),
+    }
 }
 
 /// The first field that does not decode.
@@ -151,13 +161,15 @@ mod tests {
     #[test]
     fn what_the_api_server_would_not_take() {
         let cases = [
-            ("", None),
+            ("", Some("/spec/template/spec/containers")),
+            ("spec: null", Some("/spec/template/spec/containers")),
+            ("spec: {template: {spec: {containers: []}}}", Some("/spec/template/spec/containers")),
             ("spec: {template: {spec: {containers: [{name: a, resources: {limits: {cpu: 2, memory: 1.5Gi}}}]}}}", None),
             (
                 "spec: {template: {spec: {containers: [{name: a, ports: [{containerPort: 80}], livenessProbe: {httpGet: {port: http}}}]}}}",
                 None,
             ),
-            ("metadata: {annotations: {a: null}}\nspec: {replicas: null}", None),
+            ("metadata: {annotations: {a: null}}\nspec: {replicas: null, template: {spec: {containers: [{}]}}}", None),
             ("spec: {replicas: two}", Some("/spec/replicas")),
             ("metadata: {labels: {a/b: no}}", Some("/metadata/labels/a~1b")),
             ("metadata: {annotations: {version: 1.10}}", Some("/metadata/annotations/version")),

@@ -214,7 +214,7 @@ fn plant(node: Node, pointer: String, places: &mut Places) -> Json {
 }
 
 /// One step of a JSON pointer (RFC 6901).
-pub(super) fn escape(key: &str) -> String {
+pub(in crate::cli) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
