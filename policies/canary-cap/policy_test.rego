@@ -146,7 +146,8 @@ test_same_version if {
 		"path": "/metadata/labels/app.kubernetes.io~1version",
 		"fix": "give the canary the version that is to be tried, or scale it to 0",
 	}}
-	canaries := json.patch(same, fixtures.replace("/metadata/labels/surefoot.dev~1track", "canary"))
+	canary_too := fixtures.replace("/metadata/labels/surefoot.dev~1track", "canary")
+	canaries := json.patch(same, array.concat(canary_too, fixtures.replace("/spec/replicas", 0)))
 	codes(created(1, [canaries])) == set()
 	codes(created(0, [same])) == set()
 	nameless := json.patch(same, fixtures.remove("/metadata/labels/app.kubernetes.io~1version"))
