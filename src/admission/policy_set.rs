@@ -13,11 +13,11 @@ use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    engine::{Broken, Engine},
+    engine::{Broken, Engine, Session},
     gate::{self, Module},
     metadata::{self, Metadata, Need},
     settings::{self, Settings},
-    wire::tree,
+    wire::{Request, tree},
 };
 use crate::{
     config::{Config, ConfigError, yaml::Position},
@@ -30,6 +30,11 @@ static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/policies");
 
 /// Learning the names of parameters is cheap; a policy that needs longer than this has an endless `params`.
 const LEARNING: Duration = Duration::from_secs(2);
+
+/// What parameters are tried on: there is something wrong with it for most policies.
+const SAMPLE: &str = r#"{"apiVersion": "apps/v1", "kind": "Deployment",
+    "metadata": {"name": "sample", "namespace": "shop", "labels": {"surefoot.dev/model": "m", "surefoot.dev/track": "canary"}},
+    "spec": {"replicas": 100, "template": {"spec": {"containers": [{"name": "model", "image": "model"}]}}}}"#;
 
 /// One file of a policy folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,8 +185,12 @@ impl PolicySet {
             errors.extend(policy.check_metadata(sources));
             match settings::settings(policy, config) {
                 Ok(settings) => policy.settings = settings,
-                Err(found) => errors.extend(found),
+                Err(found) => {
+                    errors.extend(found);
+                    continue;
+                }
             }
+            errors.extend(policy.try_parameters(&mut session, config));
         }
         if errors.is_empty() { Ok(()) } else { Err(LoadErrors(errors)) }
     }
@@ -191,6 +200,32 @@ impl Policy {
     fn error(&self, rule: &str, sources: &[Source], message: &str) -> LoadError {
         let (file, at) = self.places.get(rule).cloned().unwrap_or_else(|| (self.file.clone(), Position::default()));
         ConfigError::new(&file, text_of(sources, &file), at, message)
+    }
+
+    /// A value may be of the right kind and break the policy all the same, on every Deployment there is: a glob that is
+    /// none, a number in a list of texts. Each is tried on one Deployment; a policy that breaks without it is not its fault.
+    fn try_parameters(&self, session: &mut Session, config: &Config) -> Vec<LoadError> {
+        let Some(configured) = config.policies.get(&self.name) else { return Vec::new() };
+        let rules: Vec<String> =
+            self.judges().then(|| self.verdict_rule()).into_iter().chain(self.defaults_rule()).collect();
+        let Ok(sample) = Json::from_json_str(SAMPLE) else { return Vec::new() };
+        let request = Request::create(sample, "shop");
+        let mut broken = |parameters: Json| {
+            let context = tree([("via", Json::from("deployment")), ("peers", Json::new_array())]);
+            let input = tree([("request", request.tree().clone()), ("parameters", parameters), ("context", context)]);
+            rules.iter().find_map(|rule| session.eval(rule, input.clone()).err())
+        };
+        let all: Vec<_> =
+            configured.parameters.iter().chain(configured.overrides.iter().flat_map(|one| &one.parameters)).collect();
+        if all.is_empty() || broken(Json::new_object()).is_some() {
+            return Vec::new();
+        }
+        let refused = all.into_iter().filter_map(|(name, parameter)| {
+            let Broken { message, .. } = broken(tree([(name, Json::from(parameter.value.clone()))]))?;
+            let message = format!("with this value of `{name}` policy {} breaks: {message}", self.name);
+            Some(ConfigError::new(&config.origin.file, &config.origin.text, parameter.at, message))
+        });
+        refused.collect()
     }
 
     /// Bounds must be of parameters that there are, and hold for their defaults.
@@ -512,6 +547,37 @@ mod tests {
             let files: Vec<Source> = standard();
             let files: Vec<(&str, &str)> = files.iter().map(|file| (file.path.as_str(), file.text.as_str())).collect();
             assert_eq!(wrong(&files, configured), [message]);
+        }
+    }
+
+    #[test]
+    fn a_value_that_breaks_its_policy_is_named_with_its_place() {
+        let rows = [
+            (
+                "images: {parameters: {ignoreContainers: ['{']}}",
+                "config.yaml:3:34 with this value of `ignoreContainers`",
+            ),
+            (
+                "resources: {parameters: {require: [7]}}",
+                "config.yaml:3:37 with this value of `require` policy resources",
+            ),
+            (
+                "canary-cap: {overrides: [{namespaces: {matchLabels: {a: b}}, parameters: {minimum: 1.5}}]}",
+                "config.yaml:3:86 ",
+            ),
+            ("images: {parameters: {ignoreContainers: [7, 'x*']}}", ""),
+        ];
+        for (configured, message) in rows {
+            let configured = config(&format!("policies: {{{configured}}}"));
+            let loaded = PolicySet::load(PolicySet::built_in_sources(), &configured).map(|_| ());
+            let told = loaded.map_or_else(
+                |LoadErrors(errors)| {
+                    assert_eq!(errors.len(), 1, "{errors:?}");
+                    format!("{}:{}:{} {}", errors[0].file, errors[0].line, errors[0].column, errors[0].message)
+                },
+                |()| String::new(),
+            );
+            assert!(told.starts_with(message) && told.is_empty() == message.is_empty(), "{told}");
         }
     }
 
