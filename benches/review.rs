@@ -17,6 +17,10 @@ use surefoot::{
     template::Json,
 };
 
+// As the server has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Long enough that a limit never shows, as in a healthy server.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Runs of each step; the middle one counts.
