@@ -60,37 +60,48 @@ impl Engine {
         Ok(())
     }
 
-    /// A clone shares everything with the original and costs a microsecond.
-    pub(super) fn session(&self, limit: Duration) -> Session {
-        Session { regorus: self.regorus.clone(), left: limit }
+    /// What one request needs to ask its policies.
+    pub(super) fn session(&self, limit: Duration) -> Session<'_> {
+        Session { engine: self, regorus: None, left: limit }
     }
 }
 
 /// An engine for one request, with the time that its policies may spend together.
-pub(super) struct Session {
-    regorus: regorus::Engine,
+pub(super) struct Session<'a> {
+    engine: &'a Engine,
+    /// `None` until it is needed, and after a policy that broke: regorus does not promise what an evaluation leaves behind
+    /// that stops half-way.
+    regorus: Option<regorus::Engine>,
     left: Duration,
 }
 
-impl Session {
+impl Session<'_> {
     /// The value of `rule` (e.g. `data.surefoot.probes.params`) under `input`; `Undefined` where it has none.
     ///
     /// It may take half of the time that is left, so that one endless policy does not starve the others.
     pub(super) fn eval(&mut self, rule: &str, input: Json) -> Result<Json, Broken> {
+        // A clone shares what is compiled, but must grow its own working memory.
+        let mut regorus = self.regorus.take().unwrap_or_else(|| self.engine.regorus.clone());
         let limit = (self.left / 2).max(Duration::from_millis(1));
-        self.regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
-        self.regorus.set_input(input);
+        regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
+        regorus.set_input(input);
         let start = monotonic_now();
-        let value = self.regorus.eval_rule(rule.to_owned());
+        let value = regorus.eval_rule(rule.to_owned());
         if let (Some(start), Some(end)) = (start, monotonic_now()) {
             self.left = self.left.saturating_sub(end.saturating_sub(start));
         }
-        value.map_err(|error| match error.chain().find_map(|cause| cause.downcast_ref()) {
-            Some(LimitError::TimeLimitExceeded { .. }) => {
-                Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
+        match value {
+            Ok(value) => {
+                self.regorus = Some(regorus);
+                Ok(value)
             }
-            _ => broken(&error),
-        })
+            Err(error) => Err(match error.chain().find_map(|cause| cause.downcast_ref()) {
+                Some(LimitError::TimeLimitExceeded { .. }) => {
+                    Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
+                }
+                _ => broken(&error),
+            }),
+        }
     }
 }
 
@@ -158,11 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_broken_policy_replaced_is_as_before_for_the_next() {
+        let text = "package p
+            f(x) := 1
+            g(x) := 2
+            broken if f(1 / input.zero) == 2 with f as g with input.x as 7
+            r := [f(0), input.x]";
+        let engine = engine(text);
+        let mut session = engine.session(Duration::from_millis(200));
+        let input = || Json::from_json_str(r#"{"x": 1, "zero": 0}"#).unwrap();
+        assert!(session.eval("data.p.broken", input()).is_err());
+        assert_eq!(session.eval("data.p.r", input()).map(|value| value.to_string()), Ok("[1,1]".to_owned()));
+    }
+
+    #[test]
     fn an_endless_rule_ends_and_leaves_time_for_the_next() {
         let text = "package p
             e := count([1 | some x in numbers.range(1, 3000); some y in numbers.range(1, 3000); x == y])
             r := 7";
-        let mut session = engine(text).session(Duration::from_millis(100));
+        let engine = engine(text);
+        let mut session = engine.session(Duration::from_millis(100));
         let broken = session.eval("data.p.e", Json::new_object()).unwrap_err();
         assert_eq!(broken.message, "did not end within 50 ms");
         assert_eq!(session.eval("data.p.r", Json::new_object()), Ok(Json::from(7)));
