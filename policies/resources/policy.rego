@@ -151,17 +151,15 @@ pod_wide(resource) if pod.resources[_][resource]
 
 noun := {"requests": "request", "limits": "limit"}
 
-# What to write where it is missing: the parameter's value, what the container requests, or an example.
-amount(_, kind, resource) := params[kind][resource]
-
-amount(container, "limits", resource) := sprintf("%v, what it requests", [container.resources.requests[resource]]) if {
-	not params.limits[resource]
-	quantity.positive(container.resources.requests[resource])
-} else := example(resource) if {
-	not params.limits[resource]
-}
-
-amount(_, "requests", resource) := example(resource) if not params.requests[resource]
+# What to write where it is missing: the parameter's value where it fits, what the container requests, or an example.
+amount(container, kind, resource) := value if {
+	value := params[kind][resource]
+	not contradicts(kind, container, resource, value)
+} else := sprintf("%v, what it requests", [request]) if {
+	kind == "limits"
+	request := container.resources.requests[resource]
+	quantity.positive(request)
+} else := example(resource)
 
 example("memory") := "2Gi, or what it needs"
 

@@ -225,8 +225,10 @@ test_zero_stays_for_its_owner_to_mend if {
 }
 
 test_fix_takes_the_parameter if {
-	findings := resources.deny with input as with_parameters(fixtures.remove(at(model, "/limits/memory")), {"limits": {"memory": "2Gi"}})
-	{finding.fix | some finding in findings} == {"memory: 2Gi"}
+	findings := resources.deny with input as with_parameters(fixtures.remove(at(model, "/limits/memory")), {"limits": {"memory": "8Gi"}})
+	{finding.fix | some finding in findings} == {"memory: 8Gi"}
+	low := resources.deny with input as with_parameters(fixtures.remove(at(model, "/limits/memory")), {"limits": {"memory": "2Gi"}})
+	{finding.fix | some finding in low} == {"memory: 4Gi, what it requests"}
 	requests := resources.deny with input as with_parameters(fixtures.remove(model), {"require": ["requests.cpu"], "requests": {"cpu": "250m"}})
 	{finding.fix | some finding in requests} == {"cpu: 250m"}
 	memory := resources.deny with input as with_parameters(fixtures.remove(model), {"require": ["limits.memory"]})

@@ -116,11 +116,11 @@ selector_places contains sprintf("/spec/selector/matchExpressions/%v/key", [inde
 
 # What to write where the version is missing: the other one, else the tag, else an example.
 wanted := versions[0] if {
-	versions := [version | some version in [on_deployment, on_template, tag, "1.0.0"]; version != ""]
+	versions := [version | some version in [on_deployment, on_template, tag, "1.0.0"]; not version in ["", "latest"]]
 }
 
 new_version := tag if {
-	not tag in ["", on_template]
+	not tag in ["", "latest", on_template]
 } else := "THE NEW VERSION"
 
 default tag := ""

@@ -51,6 +51,8 @@ test_missing_on_both_takes_the_tag if {
 	{finding.fix | some finding in denied(neither)} == {`app.kubernetes.io/version: "24.05-py3"`}
 	untagged := array.concat(neither, fixtures.replace(image, "registry.local:5000/churn"))
 	{finding.fix | some finding in denied(untagged)} == {`app.kubernetes.io/version: "1.0.0"`}
+	latest := array.concat(neither, fixtures.replace(image, "churn:latest"))
+	{finding.fix | some finding in denied(latest)} == {`app.kubernetes.io/version: "1.0.0"`}
 	odd := array.concat(neither, fixtures.replace(image, null))
 	{finding.fix | some finding in denied(odd)} == {`app.kubernetes.io/version: "1.0.0"`}
 }
