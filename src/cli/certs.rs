@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 use super::Outcome;
@@ -20,17 +20,23 @@ use crate::template::keys;
 
 /// Make development certificates: a CA and a serving pair for `surefoot webhook`
 ///
-/// Valid for localhost, 127.0.0.1, ::1 and the Service surefoot-webhook in surefoot-system, for one year. The CA's key is thrown
+/// Valid for localhost, 127.0.0.1, ::1, the Service surefoot-webhook in surefoot-system and each --host, for one year. The CA's key is thrown
 /// away, so nobody can sign with it later: for new certificates remove the three files and run this again, then register the
 /// hooks again with the new ca.crt.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   surefoot certs certs
   surefoot webhook --listen 127.0.0.1:8443 --tls-cert certs/tls.crt --tls-key certs/tls.key
-  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -")]
+  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -
+
+Where the API server runs elsewhere:
+  surefoot certs certs --host webhook.example.com --host 192.0.2.7")]
 pub(super) struct Certs {
     /// Folder for ca.crt, tls.crt and tls.key; made if it is not there
     dir: PathBuf,
+    /// Another name or address that the API server reaches the webhook by; may be given several times
+    #[arg(long = "host", value_name = "NAME|ADDRESS")]
+    hosts: Vec<String>,
 }
 
 const CA: &str = "ca.crt";
@@ -52,7 +58,7 @@ impl Certs {
             there.join(" and "),
             there.join(" ")
         );
-        let pair = Pair::make(jiff::Timestamp::now()).context("cannot make certificates")?;
+        let pair = Pair::make(&self.hosts, jiff::Timestamp::now()).context("cannot make certificates")?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         write(&dir.join(KEY), &pair.key, 0o600)?;
         write(&dir.join(CERT), &pair.cert, 0o644)?;
@@ -76,7 +82,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn make(now: jiff::Timestamp) -> Result<Self, rcgen::Error> {
+    fn make(hosts: &[String], now: jiff::Timestamp) -> Result<Self, rcgen::Error> {
         // Whole days, from yesterday: clocks differ.
         let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
         let (from, until) = (today.yesterday().unwrap_or(today), today.saturating_add(jiff::Span::new().days(365)));
@@ -97,10 +103,13 @@ impl Pair {
 
         let key = KeyPair::generate()?;
         let service = format!("{}.{}.svc", keys::WEBHOOK_ACCOUNT, keys::NAMESPACE);
-        let mut leaf =
-            CertificateParams::new(vec!["localhost".to_owned(), format!("{service}.cluster.local"), service])?;
-        leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        let mut names = vec!["localhost".to_owned(), format!("{service}.cluster.local"), service];
+        names.extend(
+            [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|address| address.to_string()),
+        );
+        names.extend(hosts.iter().cloned());
+        // A name that is an address becomes an address.
+        let mut leaf = CertificateParams::new(names)?;
         leaf.distinguished_name = named("surefoot webhook");
         leaf.use_authority_key_identifier_extension = true;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -139,18 +148,19 @@ mod tests {
     fn writes_three_files_once_and_keeps_the_key_private() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("new/certs");
-        Certs { dir: dir.clone() }.run().unwrap();
+        Certs { dir: dir.clone(), hosts: Vec::new() }.run().unwrap();
         assert_eq!(fs::metadata(dir.join(KEY)).unwrap().permissions().mode() & 0o777, 0o600);
         let before = fs::read(dir.join(CERT)).unwrap();
 
-        let error = Certs { dir: dir.clone() }.run().unwrap_err().to_string();
+        let error = Certs { dir: dir.clone(), hosts: Vec::new() }.run().unwrap_err().to_string();
         assert!(error.contains("would be overwritten") && error.contains("rm "), "{error}");
         assert_eq!(fs::read(dir.join(CERT)).unwrap(), before);
     }
 
     #[test]
     fn the_leaf_is_signed_by_the_ca_and_names_the_service() {
-        let pair = Pair::make("2026-11-22T12:00:00Z".parse().unwrap()).unwrap();
+        let pair = Pair::make(&["gpu.example.com".into(), "192.0.2.7".into()], "2026-11-22T12:00:00Z".parse().unwrap())
+            .unwrap();
         let der = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
         let (ca, leaf) = (der(&pair.ca), der(&pair.cert));
         let ca = x509_parser::parse_x509_certificate(&ca).unwrap().1;
@@ -158,11 +168,14 @@ mod tests {
         assert_eq!(leaf.issuer(), ca.subject());
         assert_eq!(pair.until.to_string(), "2027-11-22");
         let names = format!("{:?}", leaf.subject_alternative_name().unwrap().unwrap().value.general_names);
-        for name in
-            ["localhost", "surefoot-webhook.surefoot-system.svc", "surefoot-webhook.surefoot-system.svc.cluster.local"]
-        {
+        for name in [
+            "gpu.example.com",
+            "localhost",
+            "surefoot-webhook.surefoot-system.svc",
+            "surefoot-webhook.surefoot-system.svc.cluster.local",
+        ] {
             assert!(names.contains(&format!("DNSName({name:?})")), "{names}");
         }
-        assert_eq!(names.matches("IPAddress").count(), 2, "{names}");
+        assert_eq!(names.matches("IPAddress").count(), 3, "{names}");
     }
 }
