@@ -55,6 +55,8 @@ pub(super) struct Scope<'a> {
     pub(super) guard: Guard,
     labels: BTreeMap<String, String>,
     overridden: Option<overriding::Override>,
+    /// Why the override that is there counts for nothing.
+    void: Option<overriding::Void>,
     owner: Option<owner::Owner>,
     goes_back: bool,
     /// The most that anything can do to this request.
@@ -71,7 +73,11 @@ impl<'a> Scope<'a> {
         if request.operation == Operation::Other || is_going || !request.is_deployment() {
             return None;
         }
-        let overridden = overriding::of(object, now).and_then(Result::ok);
+        let (overridden, void) = match overriding::of(object, now) {
+            Some(Ok(overridden)) => (Some(overridden), None),
+            Some(Err(void)) => (None, Some(void)),
+            None => (None, None),
+        };
         let owner = json::get(object, "metadata").and_then(owner::controller_of);
         let goes_back = goes_back(request, facts);
         let most = match guard {
@@ -81,7 +87,7 @@ impl<'a> Scope<'a> {
             Guard::Enforce => Level::Deny,
         };
         let labels = labels_of(facts.namespace.as_ref());
-        Some(Self { request, facts, config, now, guard, labels, overridden, owner, goes_back, most })
+        Some(Self { request, facts, config, now, guard, labels, overridden, void, owner, goes_back, most })
     }
 
     /// The policy has a say in this request.
@@ -178,9 +184,14 @@ impl<'a> Scope<'a> {
         Some(OldAnswer { old, complaints: answer.deny })
     }
 
+    /// What somebody believes and what is not so: a guard that is none, an override that counts for nothing.
     fn notes(&self) -> Vec<String> {
-        let guard = self.labels.get(keys::GUARD).and_then(|value| value.parse::<Guard>().err());
-        guard.filter(|_| self.guard != Guard::Audit).map(|unknown| unknown.to_string()).into_iter().collect()
+        if self.guard == Guard::Audit {
+            return Vec::new();
+        }
+        let unknown = self.labels.get(keys::GUARD).and_then(|value| value.parse::<Guard>().err());
+        let void = self.void.as_ref().map(|why| format!("annotation {} counts for nothing: {why}", keys::OVERRIDE));
+        unknown.map(|unknown| unknown.to_string()).into_iter().chain(void).collect()
     }
 
     /// Under `enforce` somebody wants to know why this was not refused.
@@ -426,8 +437,14 @@ mod tests {
             let verdict = verdict(&set, &annotated(text), "");
             assert_eq!(verdict.denied(), denied, "{text}");
             assert_eq!(verdict.findings.len(), 1);
-            let noted = verdict.notes.iter().any(|note| note.contains("(INC-1234): nothing is refused"));
-            assert_eq!(noted, !denied);
+            let noted = |text: &str| verdict.notes.iter().any(|note| note.contains(text));
+            assert_eq!(noted("(INC-1234): nothing is refused"), !denied);
+            assert_eq!(
+                noted("annotation surefoot.dev/override counts for nothing: it "),
+                denied,
+                "{:?}",
+                verdict.notes
+            );
         }
     }
 
