@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     node_trial,
-    shared::{self, CONFIG, program},
-    support::{Answer, ControlPlane, Kubectl, Look, Node, Surefoot, image::digits, until},
+    shared::{self, program},
+    support::{Answer, ControlPlane, Kubectl, Look, Surefoot, image::digits, until},
 };
 
 /// Longer than any of it takes here, on a machine that has other things to do.
@@ -37,26 +37,26 @@ pub(crate) fn trials() -> Vec<Trial> {
             the_fix_runs_as_written("fix-server", Scene::apply_server_side)
         }),
         node_trial("rollouts::undo_to_the_settled_template_is_admitted", undo_is_admitted),
-        node_trial("rollouts::a_controller_killed_before_the_revert_reverts_once", || killed_at("AfterRecord")),
-        node_trial("rollouts::a_controller_killed_after_the_revert_reverts_once", || killed_at("AfterPatch")),
     ]
 }
 
 /// One model in a namespace of its own.
-struct Scene<'a> {
-    plane: &'a ControlPlane,
+struct Scene {
+    plane: &'static ControlPlane,
     admin: Kubectl,
     /// A developer.
     ana: Kubectl,
     namespace: String,
 }
 
-impl Scene<'static> {
+impl Scene {
     /// In a namespace of its own on the shared cluster.
     fn set(name: &str) -> Result<Self> {
         let plane = shared::node()?;
         drop(shared::surefoot()?);
-        Self::on(plane, &format!("rollouts-{name}"))
+        let namespace = format!("rollouts-{name}");
+        let (admin, ana) = shared::namespace(plane, &namespace, "enforce")?;
+        Ok(Self { plane, admin, ana, namespace })
     }
 
     /// The same with the good version settled.
@@ -65,13 +65,6 @@ impl Scene<'static> {
         scene.apply(&model("good", &[]))?.success()?;
         scene.settles()?;
         Ok(scene)
-    }
-}
-
-impl<'a> Scene<'a> {
-    fn on(plane: &'a ControlPlane, namespace: &str) -> Result<Self> {
-        let (admin, ana) = shared::namespace(plane, namespace, "enforce")?;
-        Ok(Self { plane, admin, ana, namespace: namespace.to_owned() })
     }
 
     fn apply(&self, manifest: &Value) -> Result<Answer> {
@@ -273,7 +266,7 @@ fn the_reverted_template_is_refused() -> Result<()> {
 }
 
 /// Nothing of the good version is left over, nothing of the file is missing.
-fn the_fix_runs_as_written(name: &str, apply: fn(&Scene<'static>, &Value) -> Result<Answer>) -> Result<()> {
+fn the_fix_runs_as_written(name: &str, apply: fn(&Scene, &Value) -> Result<Answer>) -> Result<()> {
     let environment = |name: &str| [("/spec/template/spec/containers/0/env", json!([{"name": name, "value": "1"}]))];
     let scene = Scene::set(name)?;
     apply(&scene, &model("good", &environment("ONLY_IN_GOOD")))?.success()?;
@@ -299,34 +292,5 @@ fn undo_is_admitted() -> Result<()> {
     scene.ana.run(&["rollout", "undo", "deploy/digits"])?.success()?;
     scene.reverted()?;
     ensure!(scene.events_with("RolloutReverted")?.is_empty(), "surefoot reverted something");
-    Ok(())
-}
-
-/// On a cluster of its own, as it kills the controller at a place on its way and starts another.
-fn killed_at(place: &str) -> Result<()> {
-    let plane = ControlPlane::start()?;
-    let _node = Node::start(&plane)?;
-    let mut surefoot = Surefoot::install(&plane, program(), CONFIG)?;
-    surefoot.start_webhook()?;
-    surefoot.start_controller_with(&[("SUREFOOT_DIE_AT", place)])?;
-    let scene = Scene::on(&plane, "shop")?;
-    scene.apply(&model("good", &[]))?.success()?;
-    scene.settles()?;
-    scene.apply(&model("crash", &[]))?.success()?;
-    until("the controller to die", LIMIT, || {
-        Ok(if surefoot.controller_has_ended() { Look::Done(()) } else { Look::Not("alive".to_owned()) })
-    })?;
-    surefoot.start_controller()?;
-    let back = scene.reverted().map_err(|error| anyhow::anyhow!("{error:#}\n{}", surefoot.tails()))?;
-    ensure!(back["spec"]["replicas"] == 2, "replicas were touched");
-    until("the Event", LIMIT, || {
-        let events = scene.events_with("RolloutReverted")?;
-        Ok(if events.is_empty() { Look::Not(surefoot.tails()) } else { Look::Done(events) })
-    })?;
-    scene.surefoot(&["wait", "deploy/digits", "--for", "settled", "--timeout", "60s"])?.failure()?;
-    let events = scene.events_with("RolloutReverted")?;
-    ensure!(events.len() == 1, "{} events: {events:?}", events.len());
-    let generation = &scene.deployment("digits")?["metadata"]["generation"];
-    ensure!(generation == 3, "generation {generation}; made, changed and reverted once make 3");
     Ok(())
 }
