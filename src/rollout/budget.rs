@@ -2,8 +2,9 @@
 //!
 //! - each restart costs the probe failures that lead to one (`failureThreshold` of the liveness probe, of the startup
 //!   probe while not started, 3 without one);
-//! - once a pod has been ready, or has restarted, each readiness period that a container is unready costs 1;
-//! - before that, being unready costs nothing until the progress deadline, which decides.
+//! - once its pod has been ready, or it has restarted, each readiness period that a container is unready costs 1;
+//! - before that, being unready costs nothing until the progress deadline, which decides on those that have run for as
+//!   long as it allows: one that got its node later is loading still.
 //!
 //! Attempts are ready and unready time counted the same way. It is added up for each container of the template over all
 //! pods, because the probes of two containers do not tick alike: one that fails is not outvoted by its neighbours.
@@ -35,25 +36,25 @@ pub struct Reading {
     pub worse_at: Option<Timestamp>,
 }
 
-/// Reads what the current rollout has spent. `deadline`: `ProgressDeadlineExceeded`, which makes pods that never were
-/// ready count, and decides if there is one.
+/// Reads what the current rollout has spent. `deadline`: the progress deadline where it is exceeded, which makes pods
+/// count that have run for that long and never were ready, and decides if there is one.
 pub fn read(
     history: &History,
     containers: &[Container],
     settings: &Settings,
-    deadline: bool,
+    deadline: Option<Duration>,
     now: Timestamp,
 ) -> Reading {
     let readings = settings.budgets.iter().flat_map(|budget| {
         containers.iter().map(move |container| {
             let spent = Spent::of(history, container, budget.window, deadline, now);
-            spent.reading(container, budget, deadline, now)
+            spent.reading(container, budget, now)
         })
     });
     let worst = readings
         .reduce(|worst, other| if other.is_worse_than(&worst) { other.or_soon(&worst) } else { worst.or_soon(&other) });
     worst.unwrap_or_else(|| {
-        Spent::default().reading(&nobody(), &Budget { failures: 0, percent: 0, window: Duration::ZERO }, false, now)
+        Spent::default().reading(&nobody(), &Budget { failures: 0, percent: 0, window: Duration::ZERO }, now)
     })
 }
 
@@ -85,12 +86,18 @@ struct Spent {
     pods: Vec<String>,
     nodes: Vec<String>,
     worse_at: Option<Timestamp>,
-    /// A pod that has run was never ready until now.
+    /// A pod that has run until the deadline was over was never ready.
     never_ready: bool,
 }
 
 impl Spent {
-    fn of(history: &History, container: &Container, window: Duration, deadline: bool, now: Timestamp) -> Self {
+    fn of(
+        history: &History,
+        container: &Container,
+        window: Duration,
+        deadline: Option<Duration>,
+        now: Timestamp,
+    ) -> Self {
         let mut spent = Self::default();
         for pod in history.pods.values() {
             if let Some(track) = pod.containers.get(&container.name) {
@@ -106,21 +113,20 @@ impl Spent {
         track: &Track,
         period: Duration,
         from: Timestamp,
-        deadline: bool,
+        deadline: Option<Duration>,
         now: Timestamp,
     ) {
         let unready_now = track.changes.last().is_some_and(|(_, ready)| !ready);
-        let due = deadline && unready_now && track.ran;
-        let charged_from = match pod.served {
-            Some(served) => Some(served),
-            None if due => Some(pod.created),
-            None => None,
-        };
+        let loading = track.ran.filter(|_| unready_now && pod.served.is_none());
+        let due_at = deadline.zip(loading).map(|(deadline, ran)| after(ran, deadline));
+        let due = due_at.is_some_and(|at| at <= now);
+        let served = [pod.served, track.restarted].into_iter().flatten().min();
+        let charged_from = served.or(loading.filter(|_| due));
         let (ready, unready) = track.times(charged_from, from, now);
         let missed = whole(unready, period);
         let mut failures = missed;
         if missed > 0 {
-            let signal = if pod.served.is_none() { Signal::Deadline } else { Signal::Readiness };
+            let signal = if served.is_none() { Signal::Deadline } else { Signal::Readiness };
             self.charge(signal, missed, String::new());
         }
         for charge in track.charges.iter().filter(|charge| charge.at >= from) {
@@ -134,10 +140,11 @@ impl Spent {
         self.failures += failures;
         self.attempts += failures + whole(ready, period);
         self.never_ready |= due;
-        if unready_now && charged_from.is_some() {
-            let next = period.saturating_sub(Duration::from_nanos((unready.as_nanos() % period.as_nanos()) as u64));
-            self.worse_at = [self.worse_at, Some(after(now, next))].into_iter().flatten().min();
-        }
+        let next = (unready_now && charged_from.is_some()).then(|| {
+            let part = Duration::from_nanos((unready.as_nanos() % period.as_nanos()) as u64);
+            after(now, period.saturating_sub(part))
+        });
+        self.worse_at = [self.worse_at, next, due_at.filter(|_| !due)].into_iter().flatten().min();
         if failures > 0 || due {
             self.name(pod);
         }
@@ -164,9 +171,10 @@ impl Spent {
         }
     }
 
-    fn reading(self, container: &Container, budget: &Budget, deadline: bool, now: Timestamp) -> Reading {
-        let limit = u64::from(budget.failures).max(self.attempts * u64::from(budget.percent) / 100);
-        let decided = deadline && self.never_ready;
+    fn reading(self, container: &Container, budget: &Budget, now: Timestamp) -> Reading {
+        let share = self.attempts.saturating_mul(budget.percent.into()) / 100;
+        let limit = u64::from(budget.failures).max(share);
+        let decided = self.never_ready;
         let worst = self.by_signal.into_values().max_by_key(|(cost, ..)| *cost);
         let (_, signal, message) = worst.unwrap_or_default();
         Reading {

@@ -115,7 +115,8 @@ pub fn read(snapshot: &Snapshot, history: &History, settings: &Settings, now: Ti
     let deadline = snapshot
         .current()
         .and_then(|set| snapshot.deployment.progress_of(set))
-        .is_some_and(|(state, _)| state == ProgressState::DeadlineExceeded);
+        .filter(|(state, _)| *state == ProgressState::DeadlineExceeded)
+        .map(|_| snapshot.deployment.progress_deadline);
     budget::read(history, &snapshot.deployment.template.containers, settings, deadline, now)
 }
 
@@ -182,7 +183,10 @@ impl Case<'_> {
         let revert = record.reverts.first().filter(|revert| revert.outcome == Outcome::Recorded)?;
         let digest = &deployment.template.digest;
         let stall = |reason| Decision::Stall { reason, evidence: revert.evidence.clone() };
+        // Overtaken: whoever goes back to the good template now does that by himself.
+        let overtaken = record.settled.first().is_some_and(|settled| settled.at > revert.at);
         match &revert.target {
+            Some(good) if good.digest == *digest && overtaken => None,
             Some(good) if good.digest == *digest => Some(Decision::Finish(revert.clone())),
             None if revert.digest == *digest && deployment.replicas == 0 => Some(Decision::Finish(revert.clone())),
             // Something else was applied in between. The template stays quarantined: it did fail.

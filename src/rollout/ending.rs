@@ -43,7 +43,7 @@ pub fn end(
     if facts.reverted(now).or_else(|| facts.withdrawn()).is_some() {
         return facts.ours.and_then(|ours| ours.reverts.first()).map(|revert| End::Failed(reverted_sentence(revert)));
     }
-    if let Some(stall) = facts.current.and_then(|current| current.stall.as_ref()) {
+    if let Some(stall) = facts.stall() {
         let state = if stall.reason == StallReason::Observed { State::Observed } else { State::Stalled };
         let (what, why) = (failed(&stall.evidence), stall.reason.sentence());
         return Some(End::Failed(format!("{state}: {} {what}; {why}", seen.version())));
@@ -110,6 +110,9 @@ mod tests {
                 None,
                 failed("stalled: 2 failed 12 of 30 probes in 60 s; nothing to go back to: no version has settled"),
             ),
+            // Somebody mended what it depends on and restarted it, or resumed it: what failed was another rollout.
+            (&two, Seen { restarted: Some(at(28)), ..seen("2") }, stalled("NothingSettled"), None, None),
+            (&two, seen("2"), stalled("Paused"), None, None),
             (
                 &two,
                 seen("2"),

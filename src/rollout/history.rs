@@ -30,6 +30,8 @@ pub struct History {
     /// How long it has been at 0 replicas, without the stretch that is going on.
     pub(super) idle: Duration,
     idle_since: Option<Timestamp>,
+    /// It was seen complete. Before that there is no bake whose clock could stand.
+    completed: bool,
     pub(super) pods: BTreeMap<String, PodTrack>,
 }
 
@@ -38,8 +40,7 @@ pub struct History {
 pub(super) struct PodTrack {
     pub(super) name: String,
     pub(super) node: Option<String>,
-    pub(super) created: Timestamp,
-    /// When it was first ready, or restarted: from here on being unready costs.
+    /// When all of it was first ready: from here on being unready costs.
     pub(super) served: Option<Timestamp>,
     pub(super) containers: BTreeMap<String, Track>,
 }
@@ -49,8 +50,10 @@ pub(super) struct PodTrack {
 pub(super) struct Track {
     restarts: u32,
     started: bool,
-    /// It has run at least once; before that an image is missing, or a node.
-    pub(super) ran: bool,
+    /// When it first ran; before that an image is missing, or a node.
+    pub(super) ran: Option<Timestamp>,
+    /// When it was first restarted: from here on its being unready costs, not that of its neighbours.
+    pub(super) restarted: Option<Timestamp>,
     /// Restarts that are charged, oldest first.
     pub(super) charges: Vec<Charge>,
     /// When it became ready or unready, oldest first; never empty.
@@ -74,7 +77,8 @@ impl History {
         if self.replica_set != uid {
             self = Self { replica_set: uid, since: Some(now), ..Self::default() };
         }
-        self.count_idle(snapshot.deployment.replicas == 0, now);
+        self.completed |= snapshot.deployment.is_complete();
+        self.count_idle(self.completed && snapshot.deployment.replicas == 0, now);
         let Some(set) = current else { return self };
         let mut seen = std::mem::take(&mut self.pods);
         for pod in snapshot.pods_of(set).filter(|pod| signals::counts(pod)) {
@@ -107,34 +111,32 @@ impl History {
 
 impl PodTrack {
     fn first_sight(pod: &Pod, set: &ReplicaSet, window: Duration, now: Timestamp) -> Self {
-        let mut track = Self {
+        let containers = set.template.containers.iter();
+        Self {
             name: pod.name.clone(),
             node: pod.node.clone(),
-            created: pod.created,
             served: served_before(pod, set),
-            containers: BTreeMap::new(),
-        };
-        for container in &set.template.containers {
-            let seen = Track::first_sight(container, pod, window, now);
-            if let Some(first) = seen.charges.first() {
-                track.served = Some(track.served.map_or(first.at, |served| served.min(first.at)));
-            }
-            track.containers.insert(container.name.clone(), seen);
+            containers: containers
+                .map(|container| (container.name.clone(), Track::first_sight(container, pod, window, now)))
+                .collect(),
         }
-        track
     }
 
     fn observe(mut self, pod: &Pod, set: &ReplicaSet, now: Timestamp) -> Self {
         self.node.clone_from(&pod.node);
-        let mut restarted = false;
+        let mut forgiven = false;
         for container in &set.template.containers {
             let (Some(status), Some(track)) = (status(pod, &container.name), self.containers.get_mut(&container.name))
             else {
                 continue;
             };
-            restarted |= track.observe(container, status, now);
+            forgiven |= track.observe(container, status, now);
         }
-        if restarted || all_ready(pod, set) {
+        if forgiven {
+            self.served = None;
+            self.containers.values_mut().for_each(|track| track.begin_anew(now));
+        }
+        if all_ready(pod, set) {
             self.served.get_or_insert(now);
         }
         self
@@ -159,7 +161,8 @@ impl Track {
             return Self {
                 restarts: 0,
                 started: false,
-                ran: false,
+                ran: None,
+                restarted: None,
                 charges: Vec::new(),
                 changes: vec![(pod.created, false)],
             };
@@ -173,23 +176,26 @@ impl Track {
         Self {
             restarts: status.restarts,
             started: status.started,
-            ran: has_run(status),
+            ran: has_run(status).then(|| match status.restarts {
+                0 => status.running_since.unwrap_or(pod.created).min(now),
+                _ => pod.created,
+            }),
+            restarted: charges.first().map(|charge| charge.at),
             charges,
             changes: vec![(changed.min(now), status.ready)],
         }
     }
 
-    /// Whether it has restarted.
+    /// Whether it has restarted and that is not charged: it may load like a new one.
     fn observe(&mut self, container: &Container, status: &ContainerStatus, now: Timestamp) -> bool {
         let more = status.restarts.saturating_sub(self.restarts).min(MOST_RESTARTS);
         self.restarts = status.restarts;
         let (last, was_ready) = self.changes.last().copied().unwrap_or((now, false));
         let now = now.max(last);
-        let mut charged = false;
-        if more > 0
-            && let Some(charge) = charge(container, self.started, status, now)
-        {
-            charged = true;
+        let charge = if more > 0 { charge(container, self.started, status, now) } else { None };
+        let forgiven = more > 0 && charge.is_none();
+        if let Some(charge) = charge {
+            self.restarted.get_or_insert(now);
             self.charges.extend(std::iter::repeat_n(charge, more as usize));
         }
         if was_ready != status.ready {
@@ -197,8 +203,18 @@ impl Track {
         }
         // A container in back-off shows `started: false`; what counts is whether this run of it had come that far.
         self.started = if more > 0 { status.started } else { self.started || status.started };
-        self.ran |= has_run(status);
-        charged
+        if self.ran.is_none() && has_run(status) {
+            self.ran = Some(status.running_since.unwrap_or(now).min(now));
+        }
+        forgiven
+    }
+
+    /// Its node came back, and it loads once more: what it was before is over, the charges stay.
+    fn begin_anew(&mut self, now: Timestamp) {
+        let ready = self.changes.last().is_some_and(|(_, ready)| *ready);
+        self.changes = vec![(now, ready)];
+        self.restarted = None;
+        self.ran = self.ran.map(|_| now);
     }
 }
 
@@ -237,12 +253,24 @@ fn charge(container: &Container, started: bool, status: &ContainerStatus, at: Ti
 /// start and changes only with readiness, so one that turned false well after the init containers had been ready.
 fn served_before(pod: &Pod, set: &ReplicaSet) -> Option<Timestamp> {
     let ready = pod.containers_ready?;
+    if !ready.is && rebooted(pod, set) {
+        return None;
+    }
     let fell = !ready.is && pod.initialized.is_some_and(|at| ready.at > after(at, Duration::from_secs(1)));
     (ready.is || fell || all_ready(pod, set)).then_some(ready.at)
 }
 
 fn all_ready(pod: &Pod, set: &ReplicaSet) -> bool {
     set.template.containers.iter().all(|container| status(pod, &container.name).is_some_and(|status| status.ready))
+}
+
+/// A container of the template was last ended by the reboot of its node.
+fn rebooted(pod: &Pod, set: &ReplicaSet) -> bool {
+    let ended = |container: &Container| {
+        let status = status(pod, &container.name).filter(|status| status.restarts > 0);
+        status.is_some_and(|status| signals::of_restart(container, true, status.last_exit.as_ref()).is_none())
+    };
+    set.template.containers.iter().any(ended)
 }
 
 fn has_run(status: &ContainerStatus) -> bool {

@@ -16,7 +16,11 @@ pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, n
     let mut next = start(record, deployment);
     match decision {
         Decision::Rest(_) => return None,
-        Decision::Watch(watch) if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 => return None,
+        Decision::Watch(watch)
+            if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 && !next.is_stalled(deployment) =>
+        {
+            return None;
+        }
         Decision::Watch(watch) => next.current(deployment, watch.began.unwrap_or(now)).watched(watch),
         Decision::Settle(settled) => next.settle(settled, deployment, now),
         Decision::Revert(revert) => next.begin(revert),
@@ -71,6 +75,11 @@ impl Record {
         })
     }
 
+    fn is_stalled(&self, deployment: &Deployment) -> bool {
+        let current = self.current.as_ref().filter(|current| current.digest == deployment.template.digest);
+        current.is_some_and(|current| current.stall.is_some())
+    }
+
     fn settle(&mut self, settled: &Settled, deployment: &Deployment, now: Timestamp) {
         self.settled.retain(|other| other.digest != settled.digest);
         self.settled.insert(0, settled.clone());
@@ -114,9 +123,17 @@ impl Record {
 }
 
 impl Current {
-    /// Changed only where there is something to tell people: first completion, and each further tenth of the budget.
+    /// Changed only where there is something to tell people: first completion, each further tenth of the budget, and
+    /// that a stall is over: nothing has failed for a whole window. The bake begins anew then.
     fn watched(&mut self, watch: &Watch) {
         let evidence = &watch.reading.evidence;
+        if self.stall.is_some() && evidence.failures == 0 {
+            self.stall = None;
+            self.completed = watch.settles_at.map(|_| evidence.until);
+            self.settles_at = watch.settles_at;
+            self.spent = Some(evidence.clone());
+            return;
+        }
         let first = self.completed.is_none() && watch.completed.is_some();
         if first || tenths(evidence) > self.spent.as_ref().map_or(0, tenths) {
             self.completed = self.completed.or(watch.completed);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     evidence::Took,
-    record::{Current, Evidence, Outcome, Record, Revert, Settled, Signal, StallReason},
+    record::{Current, Evidence, Outcome, Record, Revert, Settled, Signal, Stall, StallReason},
     time::between,
 };
 use crate::template::{Digest, overriding};
@@ -197,8 +197,15 @@ impl<'a> Facts<'a> {
         })
     }
 
-    fn stalled(&self) -> Option<Told> {
+    /// Why nothing is done, unless somebody has done something since.
+    pub(super) fn stall(&self) -> Option<&'a Stall> {
         let stall = self.current?.stall.as_ref()?;
+        let resumed = stall.reason == StallReason::Paused && !self.seen.paused;
+        (!resumed && !self.restarted_since(stall.at)).then_some(stall)
+    }
+
+    fn stalled(&self) -> Option<Told> {
+        let stall = self.stall()?;
         let state = match stall.reason {
             StallReason::Observed => State::Observed,
             StallReason::Paused => State::Paused,
@@ -450,7 +457,11 @@ pub(super) mod tests {
             (Seen { observed: false, late: true, ..two() }, None, "progressing - 30 4 of 4 pods are new, 4 available"),
             (Seen { late: true, updated: 2, ..two() }, None, "failing - 30 progress deadline exceeded"),
             (Seen { paused: true, ..two() }, None, "paused - -1 surefoot acts when it is resumed"),
-            (two(), Some(watched(stall("Paused"))), "paused 12/10 25 the Deployment is paused"),
+            (
+                Seen { paused: true, ..two() },
+                Some(watched(stall("Paused"))),
+                "paused 12/10 25 the Deployment is paused",
+            ),
             (
                 two(),
                 Some(watched(stall("NothingSettled"))),

@@ -1,5 +1,6 @@
 //! The decision as a whole: scenarios that read like an incident, and what must hold in all of them.
 
+mod patience;
 mod properties;
 mod scenarios;
 mod world;

@@ -16,14 +16,14 @@ use crate::{
 type Change = fn(&mut World);
 
 /// The revert that a decision is; anything else fails the test.
-fn revert((second, decision): (u32, Decision)) -> (u32, Revert) {
+pub(super) fn revert((second, decision): (u32, Decision)) -> (u32, Revert) {
     match decision {
         Decision::Revert(revert) => (second, revert),
         other => panic!("no revert but {other:?}"),
     }
 }
 
-fn stall((_, decision): (u32, Decision)) -> StallReason {
+pub(super) fn stall((_, decision): (u32, Decision)) -> StallReason {
     match decision {
         Decision::Stall { reason, .. } => reason,
         other => panic!("no stall but {other:?}"),
@@ -269,14 +269,14 @@ fn a_canary_that_has_settled_once_goes_back_like_any_other() {
 }
 
 /// Applies `version`, which is ready and then is not; gives what came of it.
-fn fail(world: &mut World, version: &str) -> Option<(u32, Decision)> {
+pub(super) fn fail(world: &mut World, version: &str) -> Option<(u32, Decision)> {
     complete(world, template(version));
     unready(world);
     world.run(60)
 }
 
 /// Applies a template, and it is complete at once.
-fn complete(world: &mut World, template: Template) {
+pub(super) fn complete(world: &mut World, template: Template) {
     world.apply(template);
     world.step();
     world.all_ready();
@@ -284,7 +284,7 @@ fn complete(world: &mut World, template: Template) {
 }
 
 /// No pod is ready any more, and that is seen at once.
-fn unready(world: &mut World) {
+pub(super) fn unready(world: &mut World) {
     for nth in 0..world.pods().len() {
         world.ready(nth, false);
     }

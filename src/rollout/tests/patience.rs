@@ -1,0 +1,129 @@
+//! What is not the template's fault, or no longer so: nothing is reverted for it, and nothing kept for ever.
+
+use super::{
+    scenarios::{complete, revert, stall, unready},
+    world::{World, digest, template},
+};
+use crate::rollout::{
+    Decision, History,
+    record::{Signal, StallReason},
+    snapshot::{Exit, ProgressState},
+};
+
+#[test]
+fn a_pod_that_loads_again_after_its_node_rebooted_costs_nothing() {
+    for controller_restarts in [false, true] {
+        let mut world = World::settled("1");
+        complete(&mut world, template("2"));
+        world.run(20);
+        for nth in [0, 1] {
+            world.restart(nth, 255, "Unknown");
+        }
+        if controller_restarts {
+            world.history = History::default();
+        }
+        assert_eq!(world.run(300), None, "controller restarts: {controller_restarts}");
+        world.all_ready();
+        assert_eq!(world.run(300), None);
+        assert!(world.record().has_settled(&digest("2")));
+    }
+}
+
+#[test]
+fn a_pod_that_got_its_node_late_has_the_deadlines_time_to_load() {
+    let mut world = World::settled("1");
+    world.apply(template("2"));
+    world.pods().into_iter().for_each(|pod| pod.containers[0].running_since = None);
+    assert_eq!(world.run(600), None);
+    world.progress(ProgressState::DeadlineExceeded);
+    assert_eq!(world.run(60), None, "there is no room");
+    let now = world.now;
+    world.pods().into_iter().for_each(|pod| pod.containers[0].running_since = Some(now));
+    let Decision::Watch(watch) = world.step() else { panic!("{:?}", world.decide()) };
+    assert_eq!(watch.again_at.map(|at| at.duration_since(now).as_secs()), Some(600), "nothing else would wake us");
+    let (second, revert) = revert(world.run(700).unwrap());
+    assert_eq!((second, revert.evidence.signal), (600, Signal::Deadline));
+}
+
+#[test]
+fn a_neighbour_that_restarts_does_not_make_loading_cost() {
+    for controller_restarts in [false, true] {
+        let mut world = World::settled("1");
+        let mut slow = template("2");
+        let mut agent = slow.containers[0].clone();
+        agent.name = "agent".into();
+        slow.containers.push(agent);
+        world.apply(slow);
+        let happens = |world: &mut World, second| {
+            let now = world.now;
+            for pod in world.pods() {
+                if second == 5 {
+                    pod.containers[1].restarts = 1;
+                    pod.containers[1].last_exit = Some(Exit { code: 1, reason: "Error".into(), at: Some(now) });
+                }
+                pod.containers[1].ready = second > 6;
+            }
+            if controller_restarts && second == 10 {
+                world.history = History::default();
+            }
+        };
+        assert_eq!(world.play(400, happens), None, "controller restarts: {controller_restarts}");
+    }
+}
+
+#[test]
+fn time_at_zero_replicas_before_the_first_completion_does_not_lengthen_the_bake() {
+    let mut world = World::settled("1");
+    world.snapshot.deployment.replicas = 0;
+    world.apply(template("2"));
+    world.run(3600);
+    world.snapshot.deployment.replicas = 2;
+    world.new_pods();
+    world.run(5);
+    world.all_ready();
+    assert_eq!(world.run(62), None);
+    assert!(world.record().has_settled(&digest("2")));
+}
+
+#[test]
+fn a_stall_that_is_over_is_forgotten_and_another_is_told_anew() {
+    let mut world = World::new("1");
+    world.all_ready();
+    world.run(1);
+    unready(&mut world);
+    assert_eq!(stall(world.run(60).unwrap()), StallReason::NothingSettled);
+    let first = world.record().current.clone().unwrap().stall.unwrap();
+    // Somebody mends the ConfigMap: the same template, another ReplicaSet.
+    let mut again = template("1");
+    again.restarted_at = Some("2026-11-22T15:00:00Z".into());
+    complete(&mut world, again.clone());
+    assert_eq!(world.run(5), None);
+    assert_eq!(world.record().current.clone().unwrap().stall, None);
+    // Not well enough.
+    unready(&mut world);
+    stall(world.run(60).unwrap());
+    assert!(world.record().current.clone().unwrap().stall.unwrap().at > first.at);
+    // At last it is well, without another rollout: a bake from the last failing reading on, and no word of a stall.
+    world.all_ready();
+    let settled = (1..600).find(|_| {
+        world.run(1);
+        world.record().has_settled(&digest("1"))
+    });
+    assert!(settled.is_some_and(|second| second > 60), "{settled:?}");
+    assert_eq!(world.record().current, None);
+}
+
+#[test]
+fn a_revert_that_was_overtaken_is_not_finished_by_going_back_much_later() {
+    let mut world = World::settled("1");
+    complete(&mut world, template("2"));
+    unready(&mut world);
+    world.now += jiff::SignedDuration::from_secs(30);
+    assert!(matches!(world.look(), Decision::Revert(_)), "recorded, and not carried out");
+    complete(&mut world, template("3"));
+    assert_eq!(world.run(62), None);
+    assert!(world.record().has_settled(&digest("3")));
+    world.apply(template("1"));
+    let decision = world.look();
+    assert!(matches!(decision, Decision::Watch(_)), "nobody reverted anything: {decision:?}");
+}
