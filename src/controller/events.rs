@@ -91,10 +91,12 @@ pub(super) async fn last_words(client: &Client, namespace: &str, evidence: &Evid
 }
 
 fn pick(events: &[CoreEvent], evidence: &Evidence) -> Option<String> {
-    let probe = match evidence.signal {
-        Signal::Readiness | Signal::Deadline => "readiness",
-        Signal::Liveness => "liveness",
-        Signal::Startup => "startup",
+    let probes: &[&str] = match evidence.signal {
+        Signal::Readiness => &["readiness"],
+        // Readiness is not asked before the startup probe has passed.
+        Signal::Deadline => &["readiness", "startup"],
+        Signal::Liveness => &["liveness"],
+        Signal::Startup => &["startup"],
         // A container that ended by itself has said so with its exit code.
         Signal::Crash | Signal::OutOfMemory => return None,
     };
@@ -103,7 +105,10 @@ fn pick(events: &[CoreEvent], evidence: &Evidence) -> Option<String> {
         let object = &event.involved_object;
         object.name.as_ref().is_some_and(|name| evidence.pods.contains(name))
             && object.field_path.as_ref().is_none_or(|path| path.ends_with(&field))
-            && event.message.as_ref().is_some_and(|text| text.to_ascii_lowercase().starts_with(probe))
+            && event.message.as_ref().is_some_and(|text| {
+                let text = text.to_ascii_lowercase();
+                probes.iter().any(|probe| text.starts_with(probe))
+            })
     };
     let time = |event: &&CoreEvent| {
         let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
@@ -210,6 +215,13 @@ mod tests {
         assert_eq!(pick(&events, &evidence(Signal::Readiness)).as_deref(), Some("HTTP 503"));
         assert_eq!(pick(&events, &evidence(Signal::Liveness)).as_deref(), Some("HTTP 504"));
         assert_eq!(pick(&events, &evidence(Signal::Startup)), None);
+        let starting = [event(
+            "a",
+            "model",
+            "2026-11-22T14:21:14Z",
+            "Startup probe failed: HTTP probe failed with statuscode: 507",
+        )];
+        assert_eq!(pick(&starting, &evidence(Signal::Deadline)).as_deref(), Some("HTTP 507"));
         assert_eq!(pick(&events, &evidence(Signal::Crash)), None);
     }
 }

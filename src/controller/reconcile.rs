@@ -20,7 +20,7 @@ use crate::{
         Because, Decision, History, Settings, Snapshot, decide,
         record::{Evidence, Revert, StallReason},
     },
-    template::keys,
+    template::{Digest, keys},
 };
 
 /// Decisions in a row on one Deployment: settling one template, reverting another, finishing that. More is a mistake of
@@ -30,6 +30,7 @@ const IN_A_ROW: usize = 6;
 const STALLED: Duration = Duration::from_secs(60);
 /// After an answer that may be another one later; doubled up to [`LATEST`].
 const LATER: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(60);
 
 /// What reconciling needs, the same for all Deployments.
@@ -45,8 +46,12 @@ pub(super) struct Reconciler {
 pub(super) struct State {
     history: History,
     stored: Option<Stored>,
-    /// What was logged last, so that it is logged once.
+    /// What kind of thing was logged last, so that it is logged once, whatever figures it comes with.
     said: String,
+    /// What was wrong with the Deployment's annotations.
+    complained: Vec<String>,
+    /// The revert that was refused, by digest and generation, and when to ask again whatever happens to its pods.
+    refused: Option<(Digest, i64, Timestamp)>,
     /// Answers in a row that may be another one later.
     failures: u32,
 }
@@ -68,15 +73,16 @@ impl Reconciler {
             let seen = self.watches.snapshot(key).zip(self.watches.namespaces.get(&key.namespace));
             let Some((snapshot, namespace)) = seen else { return Again::Never };
             if let Err(error) = self.read_record(key, state).await {
-                state.say(key, error);
+                state.say(key, &error, &error);
                 return Again::At(Timestamp::now() + LATER);
             }
             let settings = settings(&self.rollouts, &namespace, &snapshot);
-            for complaint in &settings.complaints {
-                state.say(key, complaint.clone());
-            }
+            state.complain(key, &settings.complaints);
             let now = Timestamp::now();
             let decision = state.decide(&snapshot, &settings, now);
+            if let Some(at) = state.held_back(&decision, &snapshot, now) {
+                return Again::At(at);
+            }
             match self.carry_out(key, &snapshot, &decision, state).await {
                 Ok(Some(again)) => {
                     state.failures = 0;
@@ -84,7 +90,7 @@ impl Reconciler {
                 }
                 // Something was written, or has changed: decide again, on what the watch shows by then.
                 Ok(None) => {}
-                Err(Unwritten::Changed) => return Again::At(now + Duration::from_millis(200)),
+                Err(Unwritten::Changed) => return Again::At(now + state.pause(SOON)),
                 Err(Unwritten::NotLeading) => return Again::OnChange,
                 Err(error) => return Again::At(now + state.later(key, &error)),
             }
@@ -117,7 +123,7 @@ impl Reconciler {
         decision: &Decision,
         state: &mut State,
     ) -> Result<Option<Again>, Unwritten> {
-        state.say(key, sentence(decision));
+        state.say(key, &kind(decision), &sentence(decision));
         let mut act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
         let before = act.stored.clone();
         match decision {
@@ -128,7 +134,11 @@ impl Reconciler {
             }
             Decision::Settle(_) => act.record(decision).await.map(|()| None),
             Decision::Revert(revert) => match act.revert(revert).await {
-                Err(Unwritten::Refused(why)) => self.refused(&mut act, revert, &why).await.map(Some),
+                Err(Unwritten::Refused(why)) => {
+                    let at = Timestamp::now() + STALLED;
+                    state.refused = Some((revert.digest.clone(), snapshot.deployment.generation, at));
+                    self.refused(&mut act, revert, &why).await.map(|()| Some(Again::At(at)))
+                }
                 // The watch tells when the good template is there; until then there is nothing to decide.
                 done => done.map(|()| Some(Again::OnChange)),
             },
@@ -152,7 +162,7 @@ impl Reconciler {
     }
 
     /// The API server will not have the revert (a policy of the cluster, a quota, a template that is no longer valid).
-    async fn refused(&self, act: &mut Act<'_>, revert: &Revert, why: &str) -> Result<Again, Unwritten> {
+    async fn refused(&self, act: &mut Act<'_>, revert: &Revert, why: &str) -> Result<(), Unwritten> {
         let before = act.stored.clone();
         let evidence = revert.evidence.clone();
         act.record(&Decision::Stall { reason: StallReason::RevertRefused, evidence: evidence.clone() }).await?;
@@ -162,7 +172,7 @@ impl Reconciler {
             let note = format!("{}; {why}", note(act.snapshot, StallReason::RevertRefused, &evidence));
             act.tell(keys::REASON_STALLED, note, Timestamp::now()).await?;
         }
-        Ok(Again::At(Timestamp::now() + STALLED))
+        Ok(())
     }
 }
 
@@ -177,16 +187,47 @@ impl State {
         decision
     }
 
-    fn say(&mut self, key: &Key, text: String) {
-        if !text.is_empty() && self.said != text {
+    /// When to ask again for a revert that was refused, if that is not now.
+    fn held_back(&self, decision: &Decision, snapshot: &Snapshot, now: Timestamp) -> Option<Timestamp> {
+        let Decision::Revert(revert) = decision else { return None };
+        let (digest, generation, at) = self.refused.as_ref()?;
+        let same = *digest == revert.digest && *generation == snapshot.deployment.generation;
+        (same && now < *at).then_some(*at)
+    }
+
+    /// Says it, unless the last thing said was of the same kind.
+    fn say(&mut self, key: &Key, kind: &str, text: &str) {
+        if self.is_news(kind) {
             info!(namespace = key.namespace, deployment = key.name, "{text}");
-            self.said = text;
         }
     }
 
+    fn is_news(&mut self, kind: &str) -> bool {
+        let news = !kind.is_empty() && self.said != kind;
+        if news {
+            kind.clone_into(&mut self.said);
+        }
+        news
+    }
+
+    fn complain(&mut self, key: &Key, complaints: &[String]) {
+        if self.complained != complaints {
+            for complaint in complaints {
+                warn!(namespace = key.namespace, deployment = key.name, "{complaint}");
+            }
+            self.complained = complaints.to_vec();
+        }
+    }
+
+    /// Doubled each time in a row.
+    fn pause(&mut self, first: Duration) -> Duration {
+        let pause = first.saturating_mul(1 << self.failures.min(9)).min(LATEST);
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
     fn later(&mut self, key: &Key, error: &Unwritten) -> Duration {
-        let pause = LATER.saturating_mul(1 << self.failures.min(6)).min(LATEST);
-        self.failures += 1;
+        let pause = self.pause(LATER);
         warn!(namespace = key.namespace, deployment = key.name, "{error}; trying again in {} s", pause.as_secs());
         pause
     }
@@ -196,7 +237,17 @@ fn settings(rollouts: &Rollouts, namespace: &Namespace, snapshot: &Snapshot) -> 
     Settings::of(rollouts, namespace.guard, &namespace.labels, snapshot.deployment.budget_text.as_deref())
 }
 
-/// The decision as a line of the log: the same for as long as there is nothing new to tell.
+/// The same for as long as the log has nothing new to tell: figures rise with every look.
+fn kind(decision: &Decision) -> String {
+    match decision {
+        Decision::Revert(revert) => format!("reverting {}", revert.digest),
+        Decision::Stall { reason, .. } => reason.sentence().to_owned(),
+        Decision::Observe { would, because } => format!("observing {}: {because:?}", would.digest),
+        other => sentence(other),
+    }
+}
+
+/// The decision as a line of the log.
 fn sentence(decision: &Decision) -> String {
     match decision {
         Decision::Rest(_) | Decision::Finish(_) => String::new(),
@@ -226,4 +277,46 @@ fn observed(would: &Revert, because: Because) -> String {
         Because::Owner => "another controller owns the Deployment".to_owned(),
     };
     format!("only observed, because {why}; otherwise: {}", would.note())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(failures: u32) -> Evidence {
+        Evidence {
+            failures,
+            attempts: 30,
+            budget: 10,
+            since: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH,
+            container: "model".into(),
+            signal: crate::rollout::record::Signal::Readiness,
+            message: String::new(),
+            pods: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_stall_is_logged_once_however_its_figures_rise() {
+        let mut state = State::default();
+        let stall = |failures, reason| Decision::Stall { reason, evidence: evidence(failures) };
+        let news = [
+            (stall(11, StallReason::NothingSettled), true),
+            (stall(12, StallReason::NothingSettled), false),
+            (stall(13, StallReason::TooManyReverts), true),
+        ];
+        for (decision, news) in news {
+            assert_eq!(state.is_news(&kind(&decision)), news, "{decision:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_changing_is_asked_for_less_and_less() {
+        let mut state = State::default();
+        let pauses: Vec<_> = (0..12).map(|_| state.pause(SOON).as_millis()).collect();
+        assert_eq!(pauses[..4], [200, 400, 800, 1600]);
+        assert_eq!(pauses[11], 60_000);
+    }
 }

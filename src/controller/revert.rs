@@ -61,7 +61,8 @@ impl Act<'_> {
             Err(error) => return Err(self.changed_or(error, &live).await),
         };
         reach(Point::AfterPatch);
-        self.finish_on(after, &revert).await
+        let generation = after["metadata"]["generation"].as_i64().unwrap_or_default();
+        self.finish_on(after, &revert, generation).await
     }
 
     /// What comes after the patch: of a revert that is in place.
@@ -69,12 +70,12 @@ impl Act<'_> {
         let deployment = &self.snapshot.deployment;
         let live = self.writer.read("deployments", &deployment.namespace, &deployment.name).await?;
         let live = live.filter(|live| live["metadata"]["uid"] == deployment.uid.as_str()).ok_or(Unwritten::Changed)?;
-        self.finish_on(live, revert).await
+        // The generation of what was decided on: should the bad template be back by now, it is no older sight of it.
+        self.finish_on(live, revert, deployment.generation).await
     }
 
-    async fn finish_on(&mut self, live: Value, revert: &Revert) -> Result<(), Unwritten> {
+    async fn finish_on(&mut self, live: Value, revert: &Revert, generation: i64) -> Result<(), Unwritten> {
         let helm = ownership::is_helm_3(&live);
-        let generation = live["metadata"]["generation"].as_i64().unwrap_or_default();
         self.give_back(live).await?;
         reach(Point::AfterGiveBack);
         let deployment = &self.snapshot.deployment;

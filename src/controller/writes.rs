@@ -93,9 +93,41 @@ fn unwritten(attempt: &Attempt, error: &kube::Error) -> Unwritten {
     match error {
         kube::Error::Api(status) => match status.code {
             404 | 409 => Unwritten::Changed,
-            408 | 429 | 500.. => Unwritten::Later(attempt.explain(error)),
+            401 | 408 | 429 | 500.. => Unwritten::Later(attempt.explain(error)),
             _ => Unwritten::Refused(attempt.explain(error)),
         },
         _ => Unwritten::Later(attempt.explain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_means_for_the_next_try() {
+        let meaning = |code: u16| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            match unwritten(&Attempt::new("patch", "deployments"), &kube::Error::Api(Box::new(status))) {
+                Unwritten::Changed => "changed",
+                Unwritten::Later(_) => "later",
+                Unwritten::Refused(_) => "refused",
+                Unwritten::NotLeading => "not leading",
+            }
+        };
+        for (code, wanted) in [
+            (400, "refused"),
+            // A token that has run out is the controller's matter, not the template's.
+            (401, "later"),
+            (403, "refused"),
+            (404, "changed"),
+            (409, "changed"),
+            (422, "refused"),
+            (429, "later"),
+            (500, "later"),
+            (503, "later"),
+        ] {
+            assert_eq!(meaning(code), wanted, "{code}");
+        }
     }
 }
