@@ -1,7 +1,7 @@
 //! What a rollout has spent of its probe failures. One currency, probe periods:
 //!
 //! - each restart costs the probe failures that lead to one (`failureThreshold` of the liveness probe, of the startup
-//!   probe while not started, 3 without one);
+//!   probe while not started, 3 without one; at most 3 where it ended by itself before it had started);
 //! - once its pod has been ready, or it has restarted, each readiness period that a container is unready costs 1;
 //! - before that, being unready costs nothing until the progress deadline, which decides on those that have run for as
 //!   long as it allows: one that got its node later is loading still.

@@ -246,7 +246,8 @@ fn charge(container: &Container, started: bool, status: &ContainerStatus, at: Ti
         (Signal::Crash, Some(exit)) => format!("exit code {}", exit.code),
         _ => String::new(),
     };
-    Some(Charge { at, cost: container.restart_cost(started), signal, message })
+    let killed = matches!(signal, Signal::Startup | Signal::Liveness);
+    Some(Charge { at, cost: container.restart_cost(started, killed), signal, message })
 }
 
 /// When a pod that was not watched before was ready, as far as its status tells: `ContainersReady` is false from the

@@ -247,9 +247,13 @@ impl Container {
         self.readiness.map_or(Duration::from_secs(10), |probe| probe.period).max(Duration::from_secs(1))
     }
 
-    /// What one restart costs: the probes that must fail before the kubelet restarts it, 3 where none would.
-    pub fn restart_cost(&self, started: bool) -> u32 {
-        let probe = if started || self.startup.is_none() { self.liveness } else { self.startup };
-        probe.map_or(3, |probe| probe.failure_threshold.max(1))
+    /// What one restart costs: the probes that must fail before the kubelet restarts it, 3 where none would. One that ended
+    /// by itself (`killed` is false) before it had started failed once, not as often as its startup probe allows: at
+    /// most 3, or a single exit at boot would spend the whole budget of a model that may load for half an hour.
+    pub fn restart_cost(&self, started: bool, killed: bool) -> u32 {
+        let starting = !started && self.startup.is_some();
+        let probe = if starting { self.startup } else { self.liveness };
+        let cost = probe.map_or(3, |probe| probe.failure_threshold.max(1));
+        if starting && !killed { cost.min(3) } else { cost }
     }
 }

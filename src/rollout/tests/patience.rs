@@ -1,5 +1,7 @@
 //! What is not the template's fault, or no longer so: nothing is reverted for it, and nothing kept for ever.
 
+use std::time::Duration;
+
 use super::{
     scenarios::{complete, revert, stall, unready},
     world::{World, digest, template},
@@ -7,7 +9,7 @@ use super::{
 use crate::rollout::{
     Decision, History,
     record::{Signal, StallReason},
-    snapshot::{Exit, ProgressState},
+    snapshot::{Exit, Probe, ProgressState},
 };
 
 #[test]
@@ -126,4 +128,20 @@ fn a_revert_that_was_overtaken_is_not_finished_by_going_back_much_later() {
     world.apply(template("1"));
     let decision = world.look();
     assert!(matches!(decision, Decision::Watch(_)), "nobody reverted anything: {decision:?}");
+}
+
+#[test]
+fn one_exit_at_boot_is_one_failure_however_patient_the_startup_probe() {
+    for (code, reason, reverted) in [(1, "Error", false), (137, "OOMKilled", false), (137, "Error", true)] {
+        let mut world = World::settled("1");
+        let mut patient = template("2");
+        patient.containers[0].startup = Some(Probe { period: Duration::from_secs(10), failure_threshold: 180 });
+        world.apply(patient);
+        world.pods().into_iter().for_each(|pod| pod.containers[0].started = false);
+        assert_eq!(world.run(2), None);
+        world.restart(0, code, reason);
+        world.pods().into_iter().for_each(|pod| pod.containers[0].started = false);
+        // Killed by the startup probe itself: its whole threshold has failed.
+        assert_eq!(world.run(5).is_some(), reverted, "{reason}");
+    }
 }
