@@ -150,7 +150,7 @@ mod tests {
                 "Readiness probe failed: Get \"http://10.0.0.7:8000/ready\": dial tcp 10.0.0.7:8000: connect: connection refused",
                 "Get \"http://10.0.0.7:8000/ready\": dial tcp 10.0.0.7:8000: connect: connection refused",
             ),
-            ("Liveness probe failed: cat: /tmp/live: No such file\nsecond line", "cat: /tmp/live: No such file"),
+            ("Liveness probe failed: cat: /run/live: No such file\nsecond line", "cat: /run/live: No such file"),
             (
                 "Readiness probe errored and resulted in unknown state: x",
                 "Readiness probe errored and resulted in unknown state: x",
