@@ -84,7 +84,11 @@ fn starts_rollout(scope: &Scope<'_>, facts: &Facts) -> bool {
     };
     let settled = facts.history.as_ref().map(|history| history.settled.as_slice()).unwrap_or_default();
     let has_settled = || template.is_some_and(|template| settled.contains(&Digest::of_template(template)));
-    request.via == Via::Deployment && changes && !scope.is_owned() && (settled.is_empty() || !has_settled())
+    request.is_deployment()
+        && request.via == Via::Deployment
+        && changes
+        && !scope.is_owned()
+        && (settled.is_empty() || !has_settled())
 }
 
 struct Fold<'a> {

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::wire::tree;
 use crate::{
     config::Guard,
     template::{Digest, Json},
@@ -20,9 +21,35 @@ pub struct Facts {
     pub peers: Option<Vec<Json>>,
     /// What the record says: `input.context.history`, and the quarantine.
     pub history: Option<History>,
+    /// What keeps the namespace apart from others: `input.context.isolation`. Only commands that ask a live cluster look it
+    /// up, for [`Request::of_namespace`](super::Request::of_namespace).
+    pub isolation: Option<Isolation>,
     /// The object is gone from or never was in the caches, or they are older than this request: a denial that used
     /// peers or history must be decided again on a live read before it counts.
     pub cached: bool,
+}
+
+/// The objects of a namespace that bound what runs in it, whole, as the API server lists them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Isolation {
+    /// `v1`.
+    pub resource_quotas: Vec<Json>,
+    /// `v1`.
+    pub limit_ranges: Vec<Json>,
+    /// `networking.k8s.io/v1`.
+    pub network_policies: Vec<Json>,
+}
+
+impl Isolation {
+    /// `{"resourceQuotas": […], "limitRanges": […], "networkPolicies": […]}`.
+    pub(super) fn to_json(&self) -> Json {
+        let Self { resource_quotas, limit_ranges, network_policies } = self;
+        tree([
+            ("resourceQuotas", Json::from(resource_quotas.clone())),
+            ("limitRanges", Json::from(limit_ranges.clone())),
+            ("networkPolicies", Json::from(network_policies.clone())),
+        ])
+    }
 }
 
 /// What the record of a Deployment says, as admission sees it.

@@ -58,11 +58,17 @@ pub enum Need {
     Peers,
     /// `input.context.history`
     History,
+    /// `input.context.isolation`: the policy judges namespaces, on a live cluster, and no Deployments.
+    Isolation,
 }
 
 impl Need {
-    const WORDS: [(&'static str, Self); 3] =
-        [("namespace", Self::Namespace), ("peers", Self::Peers), ("history", Self::History)];
+    const WORDS: [(&'static str, Self); 4] = [
+        ("namespace", Self::Namespace),
+        ("peers", Self::Peers),
+        ("history", Self::History),
+        ("isolation", Self::Isolation),
+    ];
 
     /// The word in METADATA, and the member of `input.context`.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +76,7 @@ impl Need {
             Self::Namespace => "namespace",
             Self::Peers => "peers",
             Self::History => "history",
+            Self::Isolation => "isolation",
         }
     }
 }

@@ -108,6 +108,11 @@ impl Policy {
         self.places.contains_key("deny") || self.places.contains_key("warn")
     }
 
+    /// It judges namespaces rather than Deployments.
+    pub(super) fn judges_namespaces(&self) -> bool {
+        self.metadata.needs.contains(&Need::Isolation)
+    }
+
     /// It needs facts of the cluster whose cached copy may be older than the request.
     pub(super) fn uses_facts(&self) -> bool {
         self.metadata.needs.iter().any(|need| matches!(need, Need::Peers | Need::History))

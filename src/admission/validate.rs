@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{
     Facts, Failure, Finding, Level, PolicySet, Request, Skipped, Verdict,
     engine::{Broken, Session},
+    facts::Isolation,
     metadata::Need,
     pointer::{self, Step},
     policy_set::Policy,
@@ -70,7 +71,8 @@ impl<'a> Scope<'a> {
         let object = request.object();
         let is_going = request.operation == Operation::Update
             && json::at(object, &["metadata", "deletionTimestamp"]).is_some_and(|at| *at != Json::Null);
-        if request.operation == Operation::Other || is_going || !request.is_deployment() {
+        let is_judged = request.is_deployment() || request.is_namespace();
+        if request.operation == Operation::Other || is_going || !is_judged {
             return None;
         }
         let (overridden, void) = match overriding::of(object, now) {
@@ -83,6 +85,8 @@ impl<'a> Scope<'a> {
         let most = match guard {
             Guard::Audit => Level::Audit,
             Guard::Warn => Level::Warn,
+            // Nothing was asked for that could be refused.
+            Guard::Enforce if request.is_namespace() => Level::Warn,
             Guard::Enforce if overridden.is_some() || owner.is_some() || goes_back => Level::Warn,
             Guard::Enforce => Level::Deny,
         };
@@ -92,7 +96,8 @@ impl<'a> Scope<'a> {
 
     /// The policy has a say in this request.
     pub(super) fn concerns(&self, policy: &Policy) -> bool {
-        self.request.via == Via::Deployment || policy.metadata.scale
+        policy.judges_namespaces() == self.request.is_namespace()
+            && (self.request.via == Via::Deployment || policy.metadata.scale)
     }
 
     pub(super) fn is_owned(&self) -> bool {
@@ -114,6 +119,7 @@ impl<'a> Scope<'a> {
             Need::Namespace => self.facts.namespace.is_none(),
             Need::Peers => self.facts.peers.is_none(),
             Need::History => self.facts.history.is_none(),
+            Need::Isolation => self.facts.isolation.is_none(),
         };
         policy.metadata.needs.iter().filter(is_missing).map(|need| need.as_str().to_owned()).collect()
     }
@@ -126,6 +132,7 @@ impl<'a> Scope<'a> {
                 Need::Namespace => self.facts.namespace.clone(),
                 Need::Peers => self.facts.peers.clone().map(Json::from),
                 Need::History => self.facts.history.as_ref().map(quarantine::context),
+                Need::Isolation => self.facts.isolation.as_ref().map(Isolation::to_json),
             };
             context.extend(value.map(|value| (Json::from(need.as_str()), value)));
         }
@@ -521,6 +528,50 @@ mod tests {
             let request = scale.scaled(deployment("", r#""replicas":1"#, BAD));
             assert_eq!(verdict(&set(), &request, "").denials().count(), denials);
         }
+    }
+
+    #[test]
+    fn a_policy_on_isolation_judges_namespaces_and_nothing_else() {
+        let mut sources = standard();
+        sources.push(super::super::Source {
+            path: "walls/policy.rego".into(),
+            text: "# METADATA
+# custom: {needs: [isolation, namespace]}
+package surefoot.walls
+
+deny contains sprintf(\"%s of %s has %d\", [name, input.context.namespace.labels.team, count(input.context.isolation.resourceQuotas)]) if {
+	input.request.kind.kind == \"Namespace\"
+	input.request.namespace == input.request.object.metadata.name
+	name := input.request.name
+	count(input.context.isolation.limitRanges) + count(input.context.isolation.networkPolicies) == 0
+}
+
+defaults contains {\"path\": \"/metadata/labels/x\", \"value\": \"y\"} if input.request
+"
+            .to_owned(),
+        });
+        let set = PolicySet::load(sources, &Config::default()).unwrap();
+        let namespace = json(r#"{"labels":{"team":"risk"},"annotations":{}}"#);
+        let request = Request::of_namespace("shop", Some(&namespace));
+        let known = Facts {
+            namespace: Some(namespace),
+            isolation: Some(Isolation { resource_quotas: vec![Json::Null], ..Isolation::default() }),
+            ..facts(Guard::Enforce)
+        };
+        let found = judge(&set, &request, &known, &Config::default());
+        assert_eq!(
+            found.findings.iter().map(|one| (one.level, one.message.as_str())).collect::<Vec<_>>(),
+            [(Level::Warn, "shop of risk has 1")]
+        );
+        assert_eq!(found.skipped, []);
+        let audited = judge(&set, &request, &Facts { guard: Some(Guard::Audit), ..known.clone() }, &Config::default());
+        assert_eq!(audited.findings[0].level, Level::Audit);
+        let offline = judge(&set, &request, &Facts { isolation: None, ..known.clone() }, &Config::default());
+        assert_eq!(offline.skipped, [Skipped { policy: "walls".into(), needs: vec!["isolation".into()] }]);
+        assert_eq!(add_to(&set, &request, &known, &Config::default()).added, []);
+        // A review of a Deployment never meets it, whatever is known.
+        let verdict = judge(&set, &create("", GOOD), &known, &Config::default());
+        assert_eq!(verdict, Verdict::default());
     }
 
     #[test]

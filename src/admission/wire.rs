@@ -144,6 +144,23 @@ impl Request {
         request
     }
 
+    /// A request about a namespace as a whole, for policies that judge one: its object is a Namespace with this name and
+    /// the `{"labels", "annotations"}` of [`Facts::namespace`](super::Facts). No hook asks this.
+    pub fn of_namespace(name: &str, seen: Option<&Json>) -> Self {
+        let mut metadata = seen.cloned().unwrap_or_else(Json::new_object);
+        set(&mut metadata, "name", Json::from(name));
+        let object =
+            tree([("apiVersion", Json::from("v1")), ("kind", Json::from("Namespace")), ("metadata", metadata)]);
+        let mut request = Self::create(object, name);
+        request.kind = "Namespace".to_owned();
+        let of_core = |key, value: &str| {
+            tree([("group", Json::from("")), ("version", Json::from("v1")), (key, Json::from(value))])
+        };
+        set(&mut request.tree, "kind", of_core("kind", "Namespace"));
+        set(&mut request.tree, "resource", of_core("resource", "namespaces"));
+        request
+    }
+
     /// A Scale request as policies see it: the `deployment` it scales, with the replicas asked for.
     pub fn scaled(mut self, deployment: Json) -> Self {
         // Scale to 0 arrives as `spec: {}`: Go leaves a zero out.
@@ -186,6 +203,11 @@ impl Request {
     /// The object is a Deployment (a Scale becomes one by [`Request::scaled`]).
     pub fn is_deployment(&self) -> bool {
         self.kind == "Deployment" || self.via == Via::Scale
+    }
+
+    /// The object is a Namespace.
+    pub(super) fn is_namespace(&self) -> bool {
+        self.kind == "Namespace"
     }
 
     fn of_tree(request: Json) -> Result<Self, WireError> {

@@ -151,6 +151,7 @@ impl Neighbours {
             namespace: self.namespaces.get(object.namespace()).cloned(),
             peers: Some(peers.map(|(_, peer)| peer.shown.clone()).collect()),
             history: None,
+            isolation: None,
             cached: false,
         }
     }

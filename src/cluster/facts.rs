@@ -95,6 +95,7 @@ impl ClusterFacts {
             namespace: Some(seen(&namespace)),
             peers: Some(peers.collect()),
             history: history(record.as_deref()),
+            isolation: None,
             cached: true,
         })
     }
@@ -124,6 +125,7 @@ impl ClusterFacts {
             namespace: Some(seen(&namespace)),
             peers: Some(peers),
             history: history(record.as_ref()),
+            isolation: None,
             cached: false,
         })
     }
