@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use tracing_subscriber::EnvFilter;
@@ -34,6 +34,7 @@ const BUCKETS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.
 #[derive(Debug)]
 pub struct WebhookMetrics {
     registry: Registry,
+    policy_set: Family<PolicySetLabels, Gauge>,
     /// Reviews answered.
     pub reviews: Family<ReviewLabels, Counter>,
     /// Findings in them.
@@ -48,6 +49,15 @@ pub struct WebhookMetrics {
     pub seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
     /// 1 once facts were complete.
     pub ready: Gauge,
+}
+
+/// What verdicts are made by.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PolicySetLabels {
+    /// Of policies and configuration; replicas that disagree on it are seen in it.
+    pub digest: String,
+    /// surefoot's.
+    pub version: &'static str,
 }
 
 /// `hook`, `operation` and `verdict` of a review.
@@ -118,14 +128,12 @@ pub struct HookLabels {
     pub hook: &'static str,
 }
 
-impl WebhookMetrics {
-    /// `policy_set` is the digest of the policies that are loaded; replicas that disagree on it are seen in it.
-    pub fn new(policy_set: &str) -> Self {
+impl Default for WebhookMetrics {
+    fn default() -> Self {
         let mut registry = Registry::with_prefix("surefoot");
-        let set = Info::new([("digest", policy_set.to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())]);
-        registry.register("policy_set", "Digest of the loaded policies, and surefoot's version", set);
         let metrics = Self {
             registry: Registry::default(),
+            policy_set: Family::default(),
             reviews: Family::default(),
             findings: Family::default(),
             failures: Family::default(),
@@ -134,6 +142,8 @@ impl WebhookMetrics {
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             ready: Gauge::default(),
         };
+        let set = metrics.policy_set.clone();
+        registry.register("policy_set_info", "Digest of the loaded policies, and surefoot's version", set);
         registry.register("reviews", "Admission reviews answered", metrics.reviews.clone());
         registry.register("findings", "Findings by policy and level", metrics.findings.clone());
         registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
@@ -142,6 +152,15 @@ impl WebhookMetrics {
         registry.register("review_seconds", "From the first byte of a body to its answer", metrics.seconds.clone());
         registry.register("ready", "1 once policies are compiled and facts synced", metrics.ready.clone());
         Self { registry, ..metrics }
+    }
+}
+
+impl WebhookMetrics {
+    /// The set with this digest counts from now on.
+    pub fn loaded(&self, digest: &str) {
+        self.policy_set.clear();
+        let labels = PolicySetLabels { digest: digest.to_owned(), version: env!("CARGO_PKG_VERSION") };
+        self.policy_set.get_or_create(&labels).set(1);
     }
 
     /// The text that Prometheus scrapes.

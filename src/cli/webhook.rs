@@ -15,7 +15,7 @@ use super::{ClusterArgs, Outcome, load};
 use crate::{
     cluster::{self, ClusterFacts},
     telemetry,
-    webhook::{App, State, router, server, tls},
+    webhook::{App, Rules, State, router, server, tls},
 };
 
 /// Run the admission webhook
@@ -63,7 +63,7 @@ impl Webhook {
             let client = cluster::connect(cluster.kubeconfig.as_deref(), cluster.context.as_deref()).await?;
             let (facts, guarded) = ClusterFacts::new(client, &cluster::own_namespace());
             let synced = guarded.synced();
-            let app = Arc::new(App::new(set, config, facts));
+            let app = Arc::new(App::new(Rules { set, config }, facts));
             tokio::select! {
                 served = serve(&app, synced, listen, tls, &mut signals) => served,
                 ended = guarded.run() => match ended {

@@ -18,7 +18,7 @@ pub mod tls;
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU8, Ordering},
     },
     thread::available_parallelism,
@@ -41,10 +41,19 @@ pub enum State {
     Stopping,
 }
 
+/// What verdicts are made by. Replaced whole: a review keeps the one it began with.
+#[derive(Debug)]
+pub struct Rules {
+    /// The policies, compiled with this configuration.
+    pub set: PolicySet,
+    /// Exemptions.
+    pub config: Config,
+}
+
 /// What every request shares.
 pub struct App {
-    set: PolicySet,
-    config: Config,
+    /// Read by every review, written when a folder or file has changed and what is in it has passed the gate.
+    rules: RwLock<Arc<Rules>>,
     facts: ClusterFacts,
     metrics: WebhookMetrics,
     /// [`State`] as a number: written by whoever starts and stops the process, read by every request.
@@ -55,10 +64,23 @@ pub struct App {
 
 impl App {
     /// Starts in [`State::Starting`].
-    pub fn new(set: PolicySet, config: Config, facts: ClusterFacts) -> Self {
-        let metrics = WebhookMetrics::new(set.digest());
+    pub fn new(rules: Rules, facts: ClusterFacts) -> Self {
+        let metrics = WebhookMetrics::default();
+        metrics.loaded(rules.set.digest());
         let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
-        Self { set, config, facts, metrics, state: AtomicU8::new(State::Starting as u8), slots }
+        let rules = RwLock::new(Arc::new(rules));
+        Self { rules, facts, metrics, state: AtomicU8::new(State::Starting as u8), slots }
+    }
+
+    /// What counts for a review that begins now.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these count.
+    pub fn swap(&self, rules: Rules) {
+        self.metrics.loaded(rules.set.digest());
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// Moves forward to `state`; nothing happens if the process is beyond it.
@@ -79,6 +101,7 @@ impl App {
     /// `/readyz?verbose`.
     fn details(&self) -> String {
         let facts = if self.state() == State::Starting { "being read" } else { "synced" };
-        format!("policies     {} in set {}\nfacts        {facts}\n", self.set.policies().len(), self.set.digest())
+        let Rules { set, .. } = &*self.rules();
+        format!("policies     {} in set {}\nfacts        {facts}\n", set.policies().len(), set.digest())
     }
 }

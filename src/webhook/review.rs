@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{App, router::Refusal};
+use super::{App, Rules, router::Refusal};
 use crate::{
     admission::{
         self, Facts, Failure, Finding, Level, Verdict,
@@ -47,7 +47,7 @@ impl Hook {
 
 /// Answers one review before `deadline`.
 pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: Instant) -> Result<Vec<u8>, Refusal> {
-    let review = Review { app, hook, deadline };
+    let review = Review { app, rules: app.rules(), hook, deadline };
     let request = review.parse(body).await?;
     let expected = if hook == Hook::Scale { "Scale" } else { "Deployment" };
     if request.operation == Operation::Other || request.kind != expected {
@@ -74,6 +74,7 @@ pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: In
 /// What the steps of one review share.
 pub(super) struct Review<'a> {
     pub(super) app: &'a Arc<App>,
+    pub(super) rules: Arc<Rules>,
     pub(super) hook: Hook,
     pub(super) deadline: Instant,
 }
@@ -82,7 +83,7 @@ impl Review<'_> {
     async fn parse(&self, body: Bytes) -> Result<Request, Refusal> {
         let parsed = match body.len() {
             0..=SMALL => Request::parse(&body),
-            _ => self.compute(move |_| Request::parse(&body)).await?,
+            _ => self.compute(move || Request::parse(&body)).await?,
         };
         parsed.map_err(|WireError { status, message }| {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -141,7 +142,7 @@ impl Review<'_> {
             let why = codes(&verdict);
             info!(hook = self.hook.name(), namespace, name, user, dry_run, uid, why, "denied");
         }
-        Ok(self.send(&request, answer, label))
+        Ok(self.judged(&request, answer, label))
     }
 
     /// A denial that rests on cached facts is decided again on a live read. One that rests on peers and cannot be
@@ -162,43 +163,42 @@ impl Review<'_> {
     }
 
     async fn validate(&self, request: Request, facts: Facts) -> Result<(Request, Facts, Verdict), Refusal> {
-        let deadline = self.deadline;
-        self.compute(move |app| {
+        let (rules, deadline) = (Arc::clone(&self.rules), self.deadline);
+        self.compute(move || {
             let left = deadline.saturating_duration_since(Instant::now());
-            let verdict = admission::validate(&app.set, &request, &facts, &app.config, Timestamp::now(), left);
+            let verdict = admission::validate(&rules.set, &request, &facts, &rules.config, Timestamp::now(), left);
             (request, facts, verdict)
         })
         .await
     }
 
     async fn defaulted(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
-        let deadline = self.deadline;
+        let (rules, deadline) = (Arc::clone(&self.rules), self.deadline);
         let (request, defaulting) = self
-            .compute(move |app| {
+            .compute(move || {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let defaulting = defaults::default(&app.set, &request, &facts, &app.config, Timestamp::now(), left);
+                let defaulting = defaults::default(&rules.set, &request, &facts, &rules.config, Timestamp::now(), left);
                 (request, defaulting)
             })
             .await?;
         self.count_failures(&defaulting.failures);
         let patches = !defaulting.patch.0.is_empty();
         let label = if patches { VerdictLabel::patched } else { VerdictLabel::allowed };
-        Ok(self.send(&request, answer::defaulted(&request, &defaulting), label))
+        Ok(self.judged(&request, answer::defaulted(&request, &defaulting), label))
     }
 
     /// Runs `work` where it may take its time, one at a time for each core; a panic in it costs this request only.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&App) -> T + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
         let late = |reason, message: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, message);
         let slot = match timeout_at(self.deadline, Arc::clone(&self.app.slots).acquire_owned()).await {
             Ok(Ok(slot)) => slot,
             _ => return Err(late("overloaded", "overloaded: no time was left to judge this request")),
         };
-        let app = Arc::clone(self.app);
         let worker = spawn_blocking(move || {
-            let done = work(&app);
+            let done = work();
             drop(slot);
             done
         });
@@ -220,6 +220,12 @@ impl Review<'_> {
         let mut answer = Answer::allowed(request);
         answer.warnings.extend(warning.as_deref().map(message::note));
         self.send(request, answer, label)
+    }
+
+    /// What policies decided names their set, so that the audit log tells by which rules.
+    fn judged(&self, request: &Request, mut answer: Answer, verdict: VerdictLabel) -> Vec<u8> {
+        answer.audit_annotations.insert("policy-set".to_owned(), self.rules.set.digest().to_owned());
+        self.send(request, answer, verdict)
     }
 
     /// Counts and writes the answer.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::{
-    App, MAX_BODY, State,
+    App, MAX_BODY, Rules, State,
     review::{Hook, Review},
     router,
 };
@@ -89,7 +89,7 @@ impl Cluster {
         }
         let config = Config::default();
         let set = PolicySet::load(PolicySet::built_in_sources(), &config).unwrap();
-        let app = Arc::new(App::new(set, config, facts));
+        let app = Arc::new(App::new(Rules { set, config }, facts));
         app.enter(State::Ready);
         Self { app, away }
     }
@@ -174,22 +174,21 @@ async fn the_scale_of_what_cannot_be_seen_is_allowed() {
 async fn a_panic_costs_one_request_and_work_that_hangs_no_more_than_its_time() {
     let cluster = Cluster::start().await;
     let in_time = |milliseconds| Instant::now() + Duration::from_millis(milliseconds);
-    let review = |deadline| Review { app: &cluster.app, hook: Hook::Validate, deadline };
+    let review = |deadline| Review { app: &cluster.app, rules: cluster.app.rules(), hook: Hook::Validate, deadline };
     let cores = std::thread::available_parallelism().unwrap().get();
     for _ in 0..=cores {
-        let refused =
-            review(in_time(5000)).compute(|_| -> () { panic!("as a policy engine might") }).await.unwrap_err();
+        let refused = review(in_time(5000)).compute(|| -> () { panic!("as a policy engine might") }).await.unwrap_err();
         assert_eq!((refused.status.as_u16(), refused.reason), (500, "panic"));
     }
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let ended = Arc::new(std::sync::Mutex::new(ended));
     for _ in 0..cores {
         let ended = Arc::clone(&ended);
-        let hangs = review(in_time(50)).compute(move |_| ended.lock().unwrap().recv().is_ok()).await;
+        let hangs = review(in_time(50)).compute(move || ended.lock().unwrap().recv().is_ok()).await;
         assert_eq!(hangs.unwrap_err().reason, "deadline");
     }
     // Every core is taken: whoever comes now is told so, until one is free again.
-    assert_eq!(review(in_time(50)).compute(|_| ()).await.unwrap_err().reason, "overloaded");
+    assert_eq!(review(in_time(50)).compute(|| ()).await.unwrap_err().reason, "overloaded");
     drop(end);
-    assert!(review(in_time(5000)).compute(|_| ()).await.is_ok());
+    assert!(review(in_time(5000)).compute(|| ()).await.is_ok());
 }

@@ -23,7 +23,7 @@ use surefoot::{
     admission::{PolicySet, Source},
     cluster::ClusterFacts,
     config::Config,
-    webhook::{App, MAX_BODY, State, router, server, tls},
+    webhook::{App, MAX_BODY, Rules, State, router, server, tls},
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
@@ -70,7 +70,7 @@ impl Server {
             let _entered = runtime.enter();
             // Port 9 is discard: nobody listens.
             let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:9".parse()?))?;
-            Arc::new(App::new(set, Config::default(), ClusterFacts::new(client, "surefoot-system").0))
+            Arc::new(App::new(Rules { set, config: Config::default() }, ClusterFacts::new(client, "surefoot-system").0))
         };
         let (stop, stopped) = oneshot::channel();
         let (served, router) = (Arc::clone(&app), router(Arc::clone(&app)));
