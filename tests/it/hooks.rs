@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
+    models::{apply, bad, create, good, patch, refused, with},
     shared::{self, CONFIG, program},
-    support::{Answer, ControlPlane, Kubectl, Surefoot},
+    support::{ControlPlane, Kubectl, Surefoot},
     trial,
 };
 
@@ -20,71 +21,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("hooks::the_controller_is_bounded", the_controller_is_bounded),
         trial("hooks::with_the_webhook_away", with_the_webhook_away),
     ]
-}
-
-/// A Deployment that no policy has anything to say about, as an object to change.
-fn good(name: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": name, "labels": {"surefoot.dev/model": name, "app.kubernetes.io/version": "1.0.0"}},
-        "spec": {
-            "replicas": 1, "minReadySeconds": 30,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name, "app.kubernetes.io/version": "1.0.0"}},
-                "spec": {"containers": [{
-                    "name": "model", "image": "registry.local/model:1.0.0",
-                    "ports": [{"containerPort": 8000}],
-                    "startupProbe": {"httpGet": {"path": "/ready", "port": 8000}, "failureThreshold": 5},
-                    "readinessProbe": {"httpGet": {"path": "/ready", "port": 8000}},
-                    "livenessProbe": {"httpGet": {"path": "/live", "port": 8000}, "failureThreshold": 6},
-                    "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}},
-                }]},
-            },
-        },
-    })
-}
-
-/// No probes, no limits, `:latest`.
-fn bad(name: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "model", "image": "registry.local/model:latest"}]},
-            },
-        },
-    })
-}
-
-fn with(mut object: Value, pointer: &str, value: Value) -> Result<Value> {
-    let (parent, key) = pointer.rsplit_once('/').context("no pointer")?;
-    object.pointer_mut(parent).with_context(|| format!("nothing at {parent}"))?[key] = value;
-    Ok(object)
-}
-
-fn create(kubectl: &Kubectl, object: &Value) -> Result<Answer> {
-    kubectl.run_with_input(&["create", "-f", "-"], &object.to_string())
-}
-
-fn apply(kubectl: &Kubectl, object: &Value) -> Result<Answer> {
-    kubectl.run_with_input(&["apply", "-f", "-"], &object.to_string())
-}
-
-/// Refused, with each of `says` in what is printed.
-fn refused(answer: Answer, says: &[&str]) -> Result<Answer> {
-    let answer = answer.failure()?;
-    for text in says {
-        ensure!(answer.stderr.contains(text), "no {text:?} in: {answer}");
-    }
-    Ok(answer)
-}
-
-/// `kubectl patch deploy NAME` with a merge patch.
-fn patch(kubectl: &Kubectl, name: &str, patch: &Value) -> Result<Answer> {
-    kubectl.run(&["patch", "deploy", name, "--type=merge", "-p", &patch.to_string()])
 }
 
 fn an_unsafe_deployment_is_refused() -> Result<()> {

@@ -11,10 +11,19 @@ use anyhow::{Result, anyhow};
 
 use crate::support::{ControlPlane, Kubectl, Node, Surefoot};
 
-/// Quick, so that a scenario takes seconds: what is under test is the order of things, not their length.
+/// Quick, so that a scenario takes seconds: what is under test is the order of things, not their length. What is said of
+/// policies concerns namespaces of trials that are about it.
 pub(crate) const CONFIG: &str = "\
 apiVersion: surefoot.dev/v1
 kind: Config
+policies:
+  images:
+    overrides:
+      - {namespaces: {matchLabels: {images: warn}}, action: Warn}
+      - {namespaces: {matchLabels: {images: audit}}, action: Audit}
+exemptions:
+  - {policies: [probes, images], namespace: levels-exempt, name: now, reason: 'speaks only TCP, OPS-311', until: 2199-12-31}
+  - {policies: ['*'], namespace: levels-exempt, name: past, reason: 'until the summer, OPS-312', until: 2024-08-31}
 rollouts:
   budget: {failures: 3, percent: 10, window: 10m}
   bake: 10s
@@ -55,6 +64,11 @@ pub(crate) fn surefoot() -> Result<MutexGuard<'static, Surefoot>> {
 /// A namespace with a guard (`enforce`, …; empty for none) in which `ana` may edit. kubectl as the admin, and as ana.
 pub(crate) fn namespace(plane: &ControlPlane, name: &str, guard: &str) -> Result<(Kubectl, Kubectl)> {
     let labels = if guard.is_empty() { String::new() } else { format!("surefoot.dev/guard: {guard}") };
+    labelled_namespace(plane, name, &labels)
+}
+
+/// The same with any labels, in YAML.
+pub(crate) fn labelled_namespace(plane: &ControlPlane, name: &str, labels: &str) -> Result<(Kubectl, Kubectl)> {
     plane.admin().apply(&format!(
         "
 apiVersion: v1

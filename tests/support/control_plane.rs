@@ -35,6 +35,17 @@ const USERS: [(&str, &str, &str); 6] = [
     ("node", "system:node:bed", "system:nodes"),
 ];
 
+/// Writes to Deployments, as an auditor sees them: the log and what goes into it.
+const AUDIT: &str = "audit.log";
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: Metadata, verbs: [create, update, patch], resources: [{group: apps, resources: [deployments, deployments/scale]}]}
+  - level: None
+";
+
 /// A running control plane; it ends when it is dropped, or with the run.
 pub(crate) struct ControlPlane {
     folder: PathBuf,
@@ -52,6 +63,7 @@ impl ControlPlane {
         let folder = run::subfolder("control-plane")?;
         let port = run::free_port()?;
         write_keys(&folder)?;
+        fs::write(folder.join("audit-policy.yaml"), AUDIT_POLICY)?;
         let url = format!("https://127.0.0.1:{port}");
         for (name, ..) in USERS {
             write_kubeconfig(&folder, name, &url, &token_of(name))?;
@@ -116,6 +128,15 @@ impl ControlPlane {
         write_kubeconfig(&self.folder, &format!("{namespace}.{name}"), &self.url, answer.stdout.trim())
     }
 
+    /// What the audit log has of writes to a Deployment, oldest first. Whoever has an answer finds it here.
+    pub(crate) fn audited(&self, namespace: &str, name: &str) -> Result<Vec<Value>> {
+        let log = fs::read_to_string(self.folder.join(AUDIT))?;
+        // The last line may be half written: of another request, whose answer is still to come.
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let object = |event: &Value| (event["objectRef"]["namespace"].clone(), event["objectRef"]["name"].clone());
+        Ok(events.filter(|event| object(event) == (json!(namespace), json!(name))).collect())
+    }
+
     /// The ends of all logs, for the message of a failed test.
     pub(crate) fn tails(&self) -> String {
         self.processes.iter().map(|process| process.tail(15)).collect()
@@ -166,6 +187,8 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", self.file("service-account.key")),
             "--service-cluster-ip-range=198.19.0.0/24".to_owned(),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            format!("--audit-policy-file={}", self.file("audit-policy.yaml")),
+            format!("--audit-log-path={}", self.file(AUDIT)),
         ]
     }
 
