@@ -92,3 +92,6 @@ patience(probe) := seconds if {
 	period := number(probe, "periodSeconds", 10)
 	threshold := number(probe, "failureThreshold", 3)
 }
+
+# n and a fifth more, rounded up.
+with_a_fifth(n) := floor(((n * 6) + 4) / 5)

@@ -99,7 +99,7 @@ warn contains finding if {
 			[called(container), budget, deadline],
 		),
 		"path": "/spec/progressDeadlineSeconds",
-		"fix": sprintf("progressDeadlineSeconds: %d", [with_a_fifth(needed)]),
+		"fix": sprintf("progressDeadlineSeconds: %d", [lib.with_a_fifth(needed)]),
 	}
 }
 
@@ -213,6 +213,3 @@ by_number(container, handler) := numbered if {
 	numbers := [port.containerPort | port := container.ports[_]; port.name == handler.port]
 	numbered := object.union(handler, {"port": numbers[0]})
 } else := handler
-
-# n and a fifth more, rounded up.
-with_a_fifth(n) := floor(((n * 6) + 4) / 5)
