@@ -15,6 +15,7 @@ mod house;
 mod http;
 mod levels;
 mod models;
+mod overrides;
 mod policies;
 mod ratchet;
 mod revert;
@@ -36,6 +37,7 @@ fn main() {
     trials.extend(policies::trials());
     trials.extend(http::trials());
     trials.extend(hooks::trials());
+    trials.extend(overrides::trials());
     trials.extend(ratchet::trials());
     trials.extend(levels::trials());
     trials.extend(defaulter::trials());

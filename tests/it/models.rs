@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use surefoot::template::{Digest, Json};
 
 use crate::support::{Answer, Kubectl, Look, until};
 
@@ -110,4 +111,53 @@ pub(crate) fn guard(admin: &Kubectl) -> Result<()> {
         let probe = admin.run_with_input(&["create", "--dry-run=server", "-f", "-"], &bad("probe").to_string())?;
         Ok(if probe.ok() { Look::Not(probe.to_string()) } else { Look::Done(()) })
     })
+}
+
+/// The digest of a Deployment's pod template, as the API server stores it.
+pub(crate) fn digest(deployment: &Value) -> Digest {
+    Digest::of_template(&Json::from(deployment["spec"]["template"].clone()))
+}
+
+/// What the record of a Deployment says from now on: templates that settled, and one that was reverted. Written as the
+/// controller writes it, over whatever there is.
+pub(crate) fn remember(admin: &Kubectl, name: &str, settled: &[Digest], reverted: Option<&Digest>) -> Result<()> {
+    let namespace = admin.namespace().context("no namespace")?;
+    let uid = admin.json(&["deploy", name])?["metadata"]["uid"].clone();
+    let settled: Vec<Value> = settled
+        .iter()
+        .map(|digest| {
+            json!({"digest": digest, "version": "1.0.0", "at": "2026-11-22T10:00:00Z",
+            "replicaSet": {"name": "set", "uid": "set"}})
+        })
+        .collect();
+    let reverts: Vec<Value> = reverted
+        .iter()
+        .map(|digest| {
+            json!({"digest": digest, "version": "2.0.0", "at": "2026-11-22T14:21:48Z",
+            "outcome": "written", "class": "application",
+            "evidence": {"failures": 12, "attempts": 30, "budget": 10, "since": "2026-11-22T14:21:07Z",
+                "until": "2026-11-22T14:21:48Z", "container": "model", "signal": "readiness", "message": "HTTP 503"}})
+        })
+        .collect();
+    let record = json!({"version": 1, "namespace": namespace, "name": name, "uid": uid,
+        "settled": settled, "reverts": reverts});
+    write_record(admin, name, &record.to_string())
+}
+
+/// Any text as the record of a Deployment.
+pub(crate) fn write_record(admin: &Kubectl, name: &str, text: &str) -> Result<()> {
+    let namespace = admin.namespace().context("no namespace")?;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": format!("record.{namespace}.{name}"),
+            "labels": {"surefoot.dev/record": "true", "surefoot.dev/record-namespace": namespace}},
+        "data": {"record.json": text}});
+    let own = admin.in_namespace("surefoot-system");
+    own.run_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &object.to_string())?.success()?;
+    Ok(())
+}
+
+/// `surefoot.dev/override=…` that ends so many hours from now.
+pub(crate) fn override_for(hours: i64, reason: &str) -> String {
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+    format!("surefoot.dev/override={} {reason}", until.strftime("%Y-%m-%dT%H:%MZ"))
 }
