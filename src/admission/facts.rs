@@ -61,6 +61,8 @@ pub struct History {
     pub settled: Vec<Digest>,
     /// Templates that were reverted and not lifted.
     pub quarantine: Vec<Quarantined>,
+    /// The rollout that has not settled yet.
+    pub rollout: Option<Unsettled>,
 }
 
 /// The newest settled template.
@@ -72,6 +74,19 @@ pub struct LastGood {
     pub version: Option<String>,
     /// When it settled.
     pub at: Timestamp,
+}
+
+/// A rollout under watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsettled {
+    /// Digest of its template.
+    pub digest: Digest,
+    /// Its version label.
+    pub version: Option<String>,
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// It has spent some of its budget, or is stalled.
+    pub failing: bool,
 }
 
 /// A template that was reverted.

@@ -33,7 +33,7 @@ pub mod wire;
 
 pub use answer::Answer;
 pub use defaults::{Defaulting, default};
-pub use facts::{Facts, History, Isolation, LastGood, Quarantined};
+pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
 pub use pointer::notation;
 pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};

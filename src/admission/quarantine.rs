@@ -83,8 +83,8 @@ fn replicas(deployment: &Json) -> i64 {
     json::int_at(deployment, &["spec", "replicas"]).unwrap_or(1)
 }
 
-/// `input.context.history`.
-pub(super) fn context(history: &History) -> Json {
+/// `input.context.history`, for a review of `object`.
+pub(super) fn context(history: &History, object: Option<&Json>) -> Json {
     let last_good = history.last_good.as_ref().map(|good| {
         tree([
             ("digest", Json::from(good.digest.as_str())),
@@ -107,5 +107,21 @@ pub(super) fn context(history: &History) -> Json {
         .collect();
     let mut members = BTreeMap::from([(Json::from("quarantine"), Json::from(quarantine))]);
     members.extend(last_good.map(|good| (Json::from("lastGood"), good)));
+    let rollout = history.rollout.as_ref().map(|rollout| {
+        tree([
+            ("digest", Json::from(rollout.digest.as_str())),
+            ("version", rollout.version.as_deref().map_or(Json::Null, Json::from)),
+            ("since", Json::from(rollout.since.to_string())),
+            ("failing", Json::Bool(rollout.failing)),
+        ])
+    });
+    members.extend(rollout.map(|rollout| (Json::from("rollout"), rollout)));
+    // A digest takes its time: only where there is something to compare it with.
+    let is_compared = history.rollout.is_some() || !history.quarantine.is_empty();
+    if let Some(digest) = object.filter(|_| is_compared).and_then(digest_of) {
+        let settled = Json::Bool(history.settled.contains(&digest));
+        let template = tree([("digest", Json::from(digest.as_str())), ("settled", settled)]);
+        members.insert(Json::from("template"), template);
+    }
     Json::from(members)
 }

@@ -131,7 +131,10 @@ impl<'a> Scope<'a> {
             let value = match need {
                 Need::Namespace => self.facts.namespace.clone(),
                 Need::Peers => self.facts.peers.clone().map(Json::from),
-                Need::History => self.facts.history.as_ref().map(quarantine::context),
+                Need::History => {
+                    let object = json::get(request, "object");
+                    self.facts.history.as_ref().map(|history| quarantine::context(history, object))
+                }
                 Need::Isolation => self.facts.isolation.as_ref().map(Isolation::to_json),
             };
             context.extend(value.map(|value| (Json::from(need.as_str()), value)));
@@ -300,7 +303,7 @@ fn labels_of(namespace: Option<&Json>) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{History, fixtures::*},
+        super::{History, Unsettled, fixtures::*},
         *,
     };
 
@@ -528,6 +531,27 @@ mod tests {
             let request = scale.scaled(deployment("", r#""replicas":1"#, BAD));
             assert_eq!(verdict(&set(), &request, "").denials().count(), denials);
         }
+    }
+
+    #[test]
+    fn another_version_before_the_last_has_settled_is_warned_of() {
+        let set = PolicySet::load(PolicySet::built_in_sources(), &Config::default()).unwrap();
+        let request = update(GOOD, &GOOD.replace("\"x\"", "\"y\""));
+        let digest = |containers| Digest::of_template(json::at(&deployment("", "", containers), TEMPLATE).unwrap());
+        let codes = |digest: Digest, settled: Vec<Digest>, failing| {
+            let rollout = Unsettled { digest, version: Some("2.4.0".to_owned()), since: now(), failing };
+            let history = History { settled, rollout: Some(rollout), ..History::default() };
+            let facts = Facts { history: Some(history), ..facts(Guard::Enforce) };
+            let mut found = summary(&judge(&set, &request, &facts, &Config::default()));
+            found.retain(|finding| finding.contains("one-at-a-time"));
+            found
+        };
+        let (old, new) = (digest(GOOD), digest(&GOOD.replace("\"x\"", "\"y\"")));
+        let warned = ["Warn one-at-a-time/unsettled /spec/template"];
+        assert_eq!(codes(old.clone(), vec![], false), warned);
+        assert!(codes(old.clone(), vec![], true).is_empty(), "it mends a failing one");
+        assert!(codes(old, vec![new.clone()], false).is_empty(), "it goes back");
+        assert!(codes(new, vec![], false).is_empty(), "it is the one under way");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    admission::{Facts, History, LastGood, Quarantined},
+    admission::{Facts, History, LastGood, Quarantined, Unsettled},
     rollout::record::{Outcome, Record, Revert},
     template::{Json, keys},
 };
@@ -262,7 +262,15 @@ fn history_of(record: &Record) -> History {
         version: settled.version.clone(),
         at: settled.at,
     });
-    History { last_good, settled, quarantine }
+    // The controller drops it once it has settled; a record that was read in between says so in one of two places.
+    let rollout = record.current.as_ref().filter(|current| !settled.contains(&current.digest));
+    let rollout = rollout.map(|current| Unsettled {
+        digest: current.digest.clone(),
+        version: current.version.clone(),
+        since: current.since,
+        failing: current.stall.is_some() || current.spent.as_ref().is_some_and(|spent| spent.failures > 0),
+    });
+    History { last_good, settled, quarantine, rollout }
 }
 
 /// An observed one changed nothing, so it refuses nothing.
@@ -434,5 +442,28 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{what}");
         }
+    }
+
+    #[test]
+    fn a_rollout_under_watch_is_told_until_it_has_settled() {
+        let current = |digest: &str, more: Value| {
+            let mut current = json!({"digest": digest, "version": "2.4.0", "since": "2026-11-22T14:00:00Z"});
+            current.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let mut text: Value =
+                serde_json::from_str(record(&json!([]))["data"]["record.json"].as_str().unwrap()).unwrap();
+            text["current"] = current;
+            let found = history_of(&serde_json::from_value(text).unwrap());
+            found.rollout.map(|rollout| (rollout.digest.to_string(), rollout.failing))
+        };
+        let evidence = |failures: u32| {
+            json!({"failures": failures, "attempts": 30, "budget": 10, "since": "2026-11-22T14:21:07Z",
+                "until": "2026-11-22T14:21:48Z", "container": "model", "signal": "readiness"})
+        };
+        let stalled = json!({"stall": {"reason": "Paused", "at": "2026-11-22T14:30:00Z", "evidence": evidence(12)}});
+        assert_eq!(current("v1:bb", json!({})), Some(("v1:bb".to_owned(), false)));
+        assert_eq!(current("v1:bb", json!({"spent": evidence(0)})), Some(("v1:bb".to_owned(), false)));
+        assert_eq!(current("v1:bb", json!({"spent": evidence(1)})), Some(("v1:bb".to_owned(), true)));
+        assert_eq!(current("v1:bb", stalled), Some(("v1:bb".to_owned(), true)));
+        assert_eq!(current("v1:aa", json!({})), None, "it has settled");
     }
 }
