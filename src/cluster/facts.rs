@@ -171,7 +171,7 @@ async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Missed>
 }
 
 /// `input.context.namespace`.
-fn seen(namespace: &Namespace) -> Json {
+pub(super) fn seen(namespace: &Namespace) -> Json {
     object([("labels", strings(&namespace.labels)), ("annotations", strings(&namespace.annotations))])
 }
 

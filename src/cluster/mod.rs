@@ -11,6 +11,7 @@
 pub mod client;
 pub mod facts;
 pub mod guarded;
+pub mod isolation;
 pub mod records;
 pub mod rollouts;
 pub mod store;
