@@ -1,31 +1,49 @@
 //! `surefoot check`: the verdicts of the cluster, on files.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::{
-    Outcome, help,
-    judge::Judge,
+    ClusterArgs, Outcome,
+    around::Around,
+    help,
+    judge::{Judge, Subject},
+    live::{self, Cluster},
     load::{self, Unusable},
     report::{self, Report},
-    source,
+    source::{self, File, Manifests, Problem},
 };
+use crate::cluster::inventory::{Guarding, Held};
 
-/// Judge manifests on disk: the same verdicts as in the cluster
+/// Judge manifests, recorded reviews or a live cluster: the same verdicts as at kubectl apply
 ///
 /// Reads YAML and JSON, several documents to a file, and the items of a List; of a folder, every *.yaml, *.yml and *.json
 /// in it and below. Deployments are judged, other kinds are passed over. Each is taken as if created under
-/// surefoot.dev/guard=enforce, after the defaults that the policies add; one that is given again is an
-/// update of what it was before. The Deployments of one namespace and model are each other's peers; policies that need
+/// surefoot.dev/guard=enforce, after the defaults that the policies add. One that the same file gives again is an
+/// update of what it was before; the same name in another file is another environment, and judged on its own.
+/// The Deployments of one namespace and model are each other's peers, the nearest file first; policies that need
 /// what files cannot tell are reported as skipped.
+///
+/// A recorded AdmissionReview (v1) is judged as the webhook would, with its oldObject; one that scales needs the manifest
+/// of its Deployment beside it.
+///
+/// With --cluster and no FILE the Deployments of all guarded namespaces are judged, or of the one named by -n: what
+/// guard enforce would refuse if they were applied today, whatever the guard is now. With FILE the files
+/// are judged as applied to that cluster: over what it has, with its peers, namespaces and history. It reads only.
 #[derive(Debug, Args)]
 #[command(after_long_help = help::CHECK)]
 pub(super) struct Check {
     /// Files, folders, or - for standard input
-    #[arg(required = true, value_name = "FILE|DIR|-")]
+    #[arg(required_unless_present = "cluster", value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Policies to use instead of the built-in set
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -40,18 +58,43 @@ pub(super) struct Check {
     output: Format,
 }
 
+/// The cluster around what is judged.
+#[derive(Debug, Args)]
+struct Place {
+    /// Judge what a cluster holds; with FILE, judge the files as applied to it
+    #[arg(long)]
+    cluster: bool,
+    /// With --cluster: this namespace, guarded or not. With FILE: the namespace of what names none
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// All guarded namespaces, which is what --cluster does without -n
+    #[arg(short = 'A', long, requires = "cluster", conflicts_with_all = ["namespace", "paths"])]
+    all_namespaces: bool,
+    #[command(flatten)]
+    which: ClusterArgs,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// For people
     Text,
     /// For scripts; stable, version 1
     Json,
+    /// Annotations on a pull request, as a GitHub workflow reads them from a log
+    Github,
+    /// For code scanning: SARIF 2.1.0
+    Sarif,
+    /// For CI systems that show tests: JUnit XML
+    Junit,
 }
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let report = match self.judge() {
-            Ok(judge) => judge.all(source::read(&self.paths, &mut io::stdin().lock())),
+            Ok(judge) => {
+                let Given { files, problems, subjects, guards, notices } = self.gather()?;
+                Report { files, problems, guards, notices, ..judge.all(&subjects) }
+            }
             Err(Unusable::Wrong(errors)) => Report::of_load_errors(errors),
             Err(Unusable::Unread(error)) => return Err(error),
         };
@@ -61,6 +104,9 @@ impl Check {
                 super::print(&report::text::render(&report))?;
             }
             Format::Json => super::print(&(report::json::render(&report)? + "\n"))?,
+            Format::Github => super::print(&report::github::render(&report))?,
+            Format::Sarif => super::print(&(report::sarif::render(&report)? + "\n"))?,
+            Format::Junit => super::print(&report::suites::render(&report)?)?,
         }
         Ok(report.outcome())
     }
@@ -71,4 +117,66 @@ impl Check {
         let set = load::policies(policies.as_deref(), &config)?;
         Ok(Judge { set, policies, config, with_defaults: !self.no_defaults, now: Timestamp::now() })
     }
+
+    /// What is to be judged, and what is known around it.
+    fn gather(&self) -> anyhow::Result<Given> {
+        let place = &self.place;
+        if place.cluster {
+            return live::run(self.gather_live());
+        }
+        anyhow::ensure!(
+            place.which.kubeconfig.is_none() && place.which.context.is_none(),
+            "--kubeconfig and --context name a cluster, which is only asked with --cluster"
+        );
+        let home = place.namespace.as_deref().unwrap_or("default");
+        Ok(Given::of_files(source::read(&self.paths, &mut io::stdin().lock(), home), None))
+    }
+
+    async fn gather_live(&self) -> anyhow::Result<Given> {
+        let cluster = live::patiently(Cluster::connect(&self.place.which)).await?;
+        if self.paths.is_empty() {
+            let held = live::patiently(cluster.held(self.place.namespace.as_deref())).await?;
+            return Ok(Given::of_cluster(held));
+        }
+        let home = cluster.namespace(self.place.namespace.as_deref());
+        let found = source::read(&self.paths, &mut io::stdin().lock(), &home);
+        let namespaces: BTreeSet<String> = found.namespaces();
+        let held = live::patiently(cluster.held_in(namespaces.into_iter().collect())).await?;
+        Ok(Given::of_files(found, Some(held)))
+    }
+}
+
+/// What one run judges.
+struct Given {
+    files: Vec<File>,
+    problems: Vec<Problem>,
+    subjects: Vec<Subject>,
+    guards: BTreeMap<String, Guarding>,
+    notices: Vec<String>,
+}
+
+impl Given {
+    fn of_files(mut found: Manifests, live: Option<Vec<Held>>) -> Self {
+        let held = live.as_deref().unwrap_or_default();
+        let (guards, notices) = (guards(held), notices(held));
+        let around = Around::new(&found, live);
+        let subjects = Subject::given(&mut found, &around);
+        Self { files: found.files, problems: found.problems, subjects, guards, notices }
+    }
+
+    fn of_cluster(held: Vec<Held>) -> Self {
+        let (guards, notices) = (guards(&held), notices(&held));
+        let subjects = Subject::held(&Around::new(&Manifests::default(), Some(held)));
+        Self { files: vec![File::cluster()], problems: Vec::new(), subjects, guards, notices }
+    }
+}
+
+fn guards(held: &[Held]) -> BTreeMap<String, Guarding> {
+    held.iter().map(|held| (held.name.clone(), held.guarding.clone())).collect()
+}
+
+/// What could not be read, each once: it is told, and the rest is judged.
+fn notices(held: &[Held]) -> Vec<String> {
+    let missing: BTreeSet<String> = held.iter().filter_map(|held| held.histories.as_ref().err().cloned()).collect();
+    missing.into_iter().collect()
 }

@@ -1,22 +1,25 @@
-//! The Deployments of the given files, judged as the webhook would: the same code, with the facts that files tell.
+//! Deployments of files, recordings or a cluster, judged as the webhook would: the same code, with the facts that are
+//! known here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    rc::Rc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 
 use super::{
+    around::Around,
     load,
-    report::{Judged, Report},
-    source::{Manifests, Object, decode},
+    report::{About, Judged, Report, Silenced},
+    source::{Manifests, Object, Problem, decode, tree::Places},
 };
 use crate::{
-    admission::{self, Facts, PolicySet, Request},
-    config::{Config, Guard},
-    template::{Json, defaulter, json, keys},
+    admission::{self, Facts, Finding, Level, Operation, Policy, PolicySet, Request},
+    config::Config,
+    template::{Json, defaulter, json},
 };
 
 /// For one Deployment; the webhook has three seconds, and nobody waits for an API server here.
@@ -33,75 +36,186 @@ pub(super) struct Judge {
     pub(super) now: Timestamp,
 }
 
+/// One Deployment that is to be judged.
+pub(super) struct Subject {
+    pub(super) object: Rc<Object>,
+    pub(super) asks: Asks,
+    pub(super) facts: Facts,
+}
+
+/// What is asked of the API server.
+pub(super) enum Asks {
+    /// `kubectl apply` of a manifest, over what the cluster has.
+    Apply(Option<Json>),
+    /// A review that was recorded.
+    Recorded(Request),
+    /// To take a Deployment that is there as it is, were it new.
+    Again,
+}
+
+impl Subject {
+    /// Every Deployment and recorded review among the given objects. What cannot be judged becomes a problem.
+    pub(super) fn given(found: &mut Manifests, around: &Around) -> Vec<Self> {
+        let mut subjects = Vec::new();
+        for object in &found.objects {
+            if object.kind == REVIEW {
+                match recorded(object, found) {
+                    Ok(subject) => subjects.extend(subject.map(|(object, request)| Self {
+                        facts: around.facts(&object),
+                        asks: Asks::Recorded(request),
+                        object: Rc::new(object),
+                    })),
+                    Err(message) => found.problems.push(Problem {
+                        file: found.files[object.file].name.clone(),
+                        place: Some(object.places.nearest("")),
+                        message,
+                    }),
+                }
+            } else if object.is_deployment() {
+                let stored = around.stored(object.namespace(), object.name()).cloned();
+                let (facts, object) = (around.facts(object), Rc::new(object.clone()));
+                subjects.push(Self { object, asks: Asks::Apply(stored), facts });
+            }
+        }
+        subjects
+    }
+
+    /// Every Deployment of a cluster.
+    pub(super) fn held(around: &Around) -> Vec<Self> {
+        let subject = |(index, (namespace, found)): (usize, (&str, &Json))| {
+            let (kind, places) = ("Deployment".to_owned(), Places::default());
+            let object = Object { file: 0, index, kind, value: found.clone(), places, home: namespace.into() };
+            let mut facts = around.facts(&object);
+            // The template that comes next will not be one that has settled, so it gets defaults.
+            facts.history.iter_mut().for_each(|history| history.settled.clear());
+            Self { object: Rc::new(object), asks: Asks::Again, facts }
+        };
+        around.deployments().enumerate().map(subject).collect()
+    }
+}
+
+const REVIEW: &str = "AdmissionReview";
+
+/// The Deployment that a recorded review is about; `None`: it is about something else, or deletes it.
+fn recorded(review: &Object, found: &Manifests) -> Result<Option<(Object, Request)>, String> {
+    let text = review.value.to_json_str().map_err(|error| format!("is no JSON: {error}"))?;
+    let request = Request::parse(text.as_bytes()).map_err(|error| format!("no review to judge: {error}"))?;
+    let request = match (request.operation, request.kind.as_str()) {
+        (Operation::Create | Operation::Update, "Deployment") => request,
+        (Operation::Update, "Scale") => {
+            let is_scaled =
+                |it: &&Object| it.is_deployment() && (it.namespace(), it.name()) == (&request.namespace, &request.name);
+            let Some(deployment) = found.objects.iter().find(is_scaled) else {
+                let (namespace, name) = (&request.namespace, &request.name);
+                return Err(format!(
+                    "scales Deployment {namespace}/{name}; give its manifest too, or nothing can be said"
+                ));
+            };
+            request.scaled(stored(deployment))
+        }
+        _ => return Ok(None),
+    };
+    let object = Object {
+        kind: "Deployment".to_owned(),
+        value: request.object().clone(),
+        places: review.places.below("/request/object"),
+        home: request.namespace.as_str().into(),
+        ..*review
+    };
+    Ok(Some((object, request)))
+}
+
 impl Judge {
-    /// Judges every Deployment in `found`.
-    pub(super) fn all(&self, found: Manifests) -> Report {
-        let Manifests { files, objects, problems } = found;
-        let neighbours = Neighbours::new(&objects);
-        let mut report = Report { files, problems, ..Report::default() };
+    /// Judges them in order.
+    pub(super) fn all(&self, subjects: &[Subject]) -> Report {
+        let mut report = Report::default();
         let mut skipped = BTreeSet::new();
         let mut applied = Applied::new();
-        for object in objects.into_iter().filter(Object::is_deployment) {
-            let mut verdict = self.one(&object, &neighbours, &mut applied);
-            skipped.extend(std::mem::take(&mut verdict.skipped));
-            let broken = !verdict.failures.is_empty();
-            for mut failure in verdict.failures {
+        for subject in subjects {
+            let outcome = self.one(subject, &mut applied);
+            skipped.extend(outcome.skipped);
+            let broken = outcome.failures.iter().any(|failure| failure.level == Level::Deny);
+            for mut failure in outcome.failures {
                 failure.file = load::shown(self.policies.as_deref(), &failure.file);
                 // A policy that breaks on one Deployment mostly breaks on all; it is told once.
                 if !report.failures.contains(&failure) {
                     report.failures.push(failure);
                 }
             }
-            let Outcome { findings, defaults, notes, .. } = verdict;
-            report.judged.push(Judged { object, findings, defaults, notes, broken });
+            let Outcome { findings, defaults, notes, .. } = outcome;
+            let object = Rc::clone(&subject.object);
+            let (silent, findings) = findings.into_iter().partition(|finding: &Finding| finding.level == Level::Audit);
+            let silenced = self.silenced(&object, silent);
+            report.judged.push(Judged { object, findings, silenced, defaults, notes, broken });
         }
         report.skipped = skipped.into_iter().collect();
+        report.policies = self.set.policies().iter().map(|policy| (policy.name.clone(), about(policy))).collect();
         report
     }
 
-    fn one(&self, object: &Object, neighbours: &Neighbours, applied: &mut Applied) -> Outcome {
-        let findings = decode::faults(&object.value);
-        if !findings.is_empty() {
-            // No policy is asked about something that the API server would not hand to it.
-            return Outcome { findings, ..Outcome::default() };
-        }
-        let key = key(object);
-        let mut request = match key.as_ref().and_then(|key| applied.remove(key)) {
-            Some(old) => Request::update(old, stored(object), object.namespace()),
-            None => Request::create(stored(object), object.namespace()),
-        };
-        let facts = neighbours.facts(object);
+    /// With the entry of the configuration that each owes its silence to.
+    fn silenced(&self, object: &Object, findings: Vec<Finding>) -> Vec<Silenced> {
+        let exemption =
+            |policy: &str| self.config.exemption(policy, object.namespace(), object.name(), self.now).cloned();
+        findings.into_iter().map(|finding| Silenced { exemption: exemption(&finding.policy), finding }).collect()
+    }
+
+    fn one(&self, subject: &Subject, applied: &mut Applied) -> Outcome {
+        let object = &subject.object;
         let mut outcome = Outcome::default();
+        let (mut request, key) = match &subject.asks {
+            Asks::Recorded(request) => (request.clone(), None),
+            Asks::Again => (Request::create(object.value.clone(), object.namespace()), None),
+            Asks::Apply(stored_now) => {
+                outcome.findings = decode::faults(&object.value);
+                if !outcome.findings.is_empty() {
+                    // No policy is asked about something that the API server would not hand to it.
+                    return outcome;
+                }
+                let key = key(object);
+                let before = key.as_ref().and_then(|key| applied.remove(key)).or_else(|| stored_now.clone());
+                let request = match before {
+                    Some(old) => Request::update(old, stored(object), object.namespace()),
+                    None => Request::create(stored(object), object.namespace()),
+                };
+                (request, key)
+            }
+        };
         if self.with_defaults {
-            let added = admission::default(&self.set, &request, &facts, &self.config, self.now, LIMIT);
+            let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
             // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
             request = request.with_object(defaulter::defaulted(&added.object));
             outcome.defaults = added.added;
             outcome.failures = added.failures;
         }
-        let verdict = admission::validate(&self.set, &request, &facts, &self.config, self.now, LIMIT);
-        outcome.failures.extend(verdict.failures);
+        let verdict = admission::validate(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
         applied.extend(key.map(|key| (key, request.object().clone())));
-        Outcome { findings: verdict.findings, notes: verdict.notes, skipped: verdict.skipped, ..outcome }
+        outcome.failures.extend(verdict.failures);
+        outcome.findings.extend(verdict.findings);
+        Outcome { notes: verdict.notes, skipped: verdict.skipped, ..outcome }
     }
 }
 
-/// What was judged so far, by namespace and name: a Deployment that is given again is an update of what it was before,
-/// as it would be for `kubectl apply` of the same files.
+fn about(policy: &Policy) -> About {
+    About { title: policy.metadata.title.clone(), description: policy.metadata.description.clone() }
+}
+
+/// What was judged so far: a Deployment that its file gives again is an update of what it was before, as it would be for
+/// `kubectl apply` of that file. The same name in another file is mostly another environment, and judged on its own.
 type Applied = BTreeMap<Key, Json>;
 
-/// Namespace and name.
-type Key = (String, String);
+/// File, namespace and name.
+type Key = (usize, String, String);
 
 /// `None` for one that the API server names: each is another one.
 fn key(object: &Object) -> Option<Key> {
     let name = json::str_at(&object.value, &["metadata", "name"]).filter(|name| !name.is_empty())?;
-    Some((object.namespace().to_owned(), name.to_owned()))
+    Some((object.file, object.namespace().to_owned(), name.to_owned()))
 }
 
 #[derive(Default)]
 struct Outcome {
-    findings: Vec<admission::Finding>,
+    findings: Vec<Finding>,
     defaults: Vec<admission::DefaultValue>,
     notes: Vec<String>,
     failures: Vec<admission::Failure>,
@@ -116,73 +230,6 @@ fn stored(object: &Object) -> Json {
     set(&mut value, "metadata", metadata);
     defaulter::apply(&mut value);
     value
-}
-
-/// What the given files tell of the cluster around a Deployment.
-struct Neighbours {
-    /// Deployments that name a model, each as it is given last.
-    peers: BTreeMap<Key, Peer>,
-    /// Namespaces by name, as policies see them.
-    namespaces: BTreeMap<String, Json>,
-}
-
-/// A Deployment as the policies of another one see it.
-struct Peer {
-    model: String,
-    shown: Json,
-}
-
-impl Neighbours {
-    fn new(objects: &[Object]) -> Self {
-        let namespaces = objects.iter().filter(|object| object.kind == "Namespace");
-        Self {
-            peers: objects.iter().filter_map(|object| Some((key(object)?, Peer::of(object)?))).collect(),
-            namespaces: namespaces.map(|object| (object.name().to_owned(), seen(object))).collect(),
-        }
-    }
-
-    fn facts(&self, object: &Object) -> Facts {
-        let model = json::str_at(&object.value, &["metadata", "labels", keys::MODEL]);
-        let peers = self.peers.iter().filter(|((namespace, name), peer)| {
-            Some(peer.model.as_str()) == model && namespace == object.namespace() && name != object.name()
-        });
-        Facts {
-            guard: Some(Guard::Enforce),
-            namespace: self.namespaces.get(object.namespace()).cloned(),
-            peers: Some(peers.map(|(_, peer)| peer.shown.clone()).collect()),
-            history: None,
-            isolation: None,
-            cached: false,
-        }
-    }
-}
-
-impl Peer {
-    /// `None`: it names no model, so it is nobody's peer.
-    fn of(object: &Object) -> Option<Self> {
-        let labels = json::at(&object.value, &["metadata", "labels"])?;
-        let model = json::str_at(labels, &[keys::MODEL]).filter(|model| !model.is_empty())?;
-        let metadata = tree([
-            ("name", object.name().into()),
-            ("namespace", object.namespace().into()),
-            ("labels", labels.clone()),
-        ]);
-        let replicas = json::int_at(&object.value, &["spec", "replicas"]).unwrap_or(1);
-        object.is_deployment().then(|| Self {
-            model: model.to_owned(),
-            shown: tree([("metadata", metadata), ("spec", tree([("replicas", Json::from(replicas))]))]),
-        })
-    }
-}
-
-/// `input.context.namespace` of a Namespace.
-fn seen(namespace: &Object) -> Json {
-    let part = |key| json::at(&namespace.value, &["metadata", key]).cloned().unwrap_or_else(Json::new_object);
-    tree([("labels", part("labels")), ("annotations", part("annotations"))])
-}
-
-fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
-    Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
 }
 
 fn set(object: &mut Json, key: &str, value: Json) {
@@ -247,7 +294,10 @@ mod tests {
     }
 
     fn judged(judge: &Judge, texts: &[String]) -> Report {
-        judge.all(source::read(&["-".into()], &mut texts.join("\n---\n").as_bytes()))
+        let mut found = source::read(&["-".into()], &mut texts.join("\n---\n").as_bytes(), "default");
+        let around = Around::new(&found, None);
+        let subjects = Subject::given(&mut found, &around);
+        Report { files: found.files, problems: found.problems, ..judge.all(&subjects) }
     }
 
     #[test]

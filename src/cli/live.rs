@@ -2,12 +2,17 @@
 
 use std::{future::Future, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use kube::Client;
 
 use super::ClusterArgs;
 use crate::{
-    cluster::{Attempt, Namespace, client, own_namespace, records::Records},
+    cluster::{
+        Attempt, Namespace, client,
+        inventory::{self, Held},
+        own_namespace,
+        records::Records,
+    },
     config::Guard,
     template::keys,
 };
@@ -63,6 +68,31 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
             Err(error) => bail!("{}", Attempt::new("get", "namespaces").named(namespace).explain(&error)),
         }
+    }
+
+    /// The namespace, whether it is guarded or not, or all guarded ones, with what they hold.
+    pub(super) async fn held(&self, namespace: Option<&str>) -> anyhow::Result<Vec<Held>> {
+        match namespace {
+            Some(name) => self.held_in(vec![name.to_owned()]).await,
+            None => {
+                let held = inventory::read_guarded(&self.client, &self.own_namespace).await.map_err(|error| {
+                    anyhow!("{error}; one namespace can be judged with rights in it alone: --cluster -n NAMESPACE")
+                })?;
+                ensure!(
+                    !held.is_empty(),
+                    "no namespace is guarded; to see what guarding one would refuse: surefoot check --cluster -n NAMESPACE"
+                );
+                Ok(held)
+            }
+        }
+    }
+
+    /// These namespaces with what they hold.
+    pub(super) async fn held_in(&self, namespaces: Vec<String>) -> anyhow::Result<Vec<Held>> {
+        if let Some(name) = namespaces.iter().find(|name| *name == "kube-system" || **name == self.own_namespace) {
+            bail!("surefoot keeps its hands off namespace {name}");
+        }
+        inventory::read(&self.client, &self.own_namespace, &namespaces).await.map_err(anyhow::Error::msg)
     }
 
     /// Every guarded namespace.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+mod around;
 mod certs;
 mod check;
 mod controller;

@@ -223,7 +223,7 @@ impl Peer {
     }
 }
 
-fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
+pub(super) fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
     Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
 }
 
@@ -233,7 +233,7 @@ fn strings(members: &BTreeMap<String, String>) -> Json {
 }
 
 /// `None` where the record cannot be read: what it says is then unknown, which is not the same as nothing.
-fn history(record: Option<&Result<Stored, RecordError>>) -> Option<History> {
+pub(super) fn history(record: Option<&Result<Stored, RecordError>>) -> Option<History> {
     match record {
         None => Some(History::default()),
         Some(Ok(stored)) => Some(history_of(&stored.record)),

@@ -12,6 +12,7 @@ pub mod client;
 pub mod facts;
 pub mod guarded;
 pub mod isolation;
+pub mod inventory;
 pub mod records;
 pub mod rollouts;
 pub mod store;

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Judged, Report};
+use super::{Judged, Report, Silenced};
 use crate::{
     admission::{Failure, Level, Skipped},
+    cluster::inventory::Guarding,
+    config::Guard,
     template::Json,
 };
 
@@ -14,6 +16,8 @@ struct Output<'a> {
     objects: Vec<ObjectOut<'a>>,
     skipped: &'a [Skipped],
     failures: Vec<Failure>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    notices: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -29,6 +33,12 @@ struct ObjectOut<'a> {
     defaults: Vec<DefaultOut<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     notes: &'a [String],
+    /// Findings that count for nothing: exempted, or of a policy whose action is Audit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    silenced: Vec<SilencedOut<'a>>,
+    /// With `--cluster`: `audit`, `warn`, `enforce`, `none`, or `unknown` where it may not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +51,22 @@ struct FindingOut<'a> {
     fix: &'a str,
     line: usize,
     column: usize,
+}
+
+#[derive(Serialize)]
+struct SilencedOut<'a> {
+    #[serde(flatten)]
+    finding: FindingOut<'a>,
+    /// The entry of the configuration; absent: the action of the policy is Audit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exemption: Option<ExemptionOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct ExemptionOut<'a> {
+    policies: &'a [String],
+    reason: &'a str,
+    until: jiff::civil::Date,
 }
 
 #[derive(Serialize)]
@@ -66,20 +92,29 @@ pub(in crate::cli) fn render(report: &Report) -> serde_json::Result<String> {
         objects: report.judged.iter().map(|judged| object(report, judged)).collect(),
         skipped: &report.skipped,
         failures: report.failures.iter().cloned().chain(unread).collect(),
+        notices: &report.notices,
     })
 }
 
 fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
     let object = &judged.object;
     let finding = |finding| {
-        let place = judged.place(finding);
+        let place = report.place_in_file(judged, finding).map(|(_, place)| place).unwrap_or_default();
         let crate::admission::Finding { policy, code, level, path, message, fix, details: _ } = finding;
         FindingOut { policy, code, level: *level, path, message, fix, line: place.line, column: place.column }
+    };
+    let silenced = |silenced: &'a Silenced| SilencedOut {
+        finding: finding(&silenced.finding),
+        exemption: silenced.exemption.as_ref().map(|entry| ExemptionOut {
+            policies: &entry.policies,
+            reason: &entry.reason,
+            until: entry.until,
+        }),
     };
     ObjectOut {
         file: &report.file_of(judged).name,
         index: object.index,
-        line: object.places.nearest("").line,
+        line: if report.file_of(judged).is_cluster() { 0 } else { object.places.nearest("").line },
         kind: &object.kind,
         namespace: object.namespace(),
         name: object.name(),
@@ -91,5 +126,12 @@ fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
             .map(|default| DefaultOut { policy: &default.policy, path: &default.path, value: &default.value })
             .collect(),
         notes: &judged.notes,
+        silenced: judged.silenced.iter().map(silenced).collect(),
+        guard: report.guards.get(object.namespace()).map(|guarding| match guarding {
+            Guarding::By(guard) => guard.to_string(),
+            Guarding::Odd(_) => Guard::Warn.to_string(),
+            Guarding::Not => "none".to_owned(),
+            Guarding::Unknown(_) => "unknown".to_owned(),
+        }),
     }
 }

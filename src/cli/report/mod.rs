@@ -1,14 +1,22 @@
 //! What `check` found, and a file for each way to show it.
 
+use std::{collections::BTreeMap, rc::Rc};
+
 use crate::{
     admission::{DefaultValue, Failure, Finding, Level, LoadError, LoadErrors, Skipped},
     cli::{
         Outcome,
         source::{File, Object, Problem, tree::Place},
     },
+    cluster::inventory::Guarding,
+    config::Exemption,
 };
 
+pub(super) mod github;
 pub(super) mod json;
+pub(super) mod junit;
+pub(super) mod sarif;
+pub(super) mod suites;
 pub(super) mod text;
 
 /// Everything that one run of `check` has to say.
@@ -26,18 +34,42 @@ pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
     /// Without policies or configuration nothing was judged.
     pub(super) unusable: bool,
+    /// What the policies say of themselves, by name.
+    pub(super) policies: BTreeMap<String, About>,
+    /// The guard of each namespace of a cluster; empty where files were judged.
+    pub(super) guards: BTreeMap<String, Guarding>,
+    /// Sentences about the run as a whole, such as a right that is missing.
+    pub(super) notices: Vec<String>,
+}
+
+/// What a policy says of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    pub(super) title: String,
+    pub(super) description: String,
 }
 
 /// One Deployment and what is to be said of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Judged {
-    pub(super) object: Object,
+    pub(super) object: Rc<Object>,
+    /// What denies or warns.
     pub(super) findings: Vec<Finding>,
+    /// What counts for nothing here, and why.
+    pub(super) silenced: Vec<Silenced>,
     pub(super) defaults: Vec<DefaultValue>,
     /// Sentences that belong to no finding, such as an override in force.
     pub(super) notes: Vec<String>,
     /// A policy broke on it: the webhook would refuse it.
     pub(super) broken: bool,
+}
+
+/// A finding that is neither a denial nor a warning.
+#[derive(Clone, Debug)]
+pub(super) struct Silenced {
+    pub(super) finding: Finding,
+    /// The entry of the configuration; `None`: the action of its policy is `Audit`.
+    pub(super) exemption: Option<Exemption>,
 }
 
 impl Judged {
@@ -53,6 +85,19 @@ impl Judged {
     /// Where in its file a finding points: the nearest thing that is there.
     fn place(&self, finding: &Finding) -> Place {
         self.object.places.nearest(&finding.path)
+    }
+
+    /// `Deployment shop/churn`, `Namespace shop`.
+    fn title(&self) -> String {
+        let Object { kind, .. } = self.object.as_ref();
+        match self.is_deployment() {
+            true => format!("{kind} {}/{}", self.object.namespace(), self.object.name()),
+            false => format!("{kind} {}", self.object.name()),
+        }
+    }
+
+    fn is_deployment(&self) -> bool {
+        self.object.kind == "Deployment"
     }
 }
 
@@ -70,12 +115,27 @@ impl Report {
         Self { failures: errors.into_iter().map(failure).collect(), unusable: true, ..Self::default() }
     }
 
+    /// No file was judged, but a cluster.
+    fn is_of_cluster(&self) -> bool {
+        self.files.first().is_some_and(File::is_cluster)
+    }
+
     fn file_of(&self, judged: &Judged) -> &File {
         &self.files[judged.object.file]
     }
 
+    /// The file and place of a finding; `None` for what is in no file but in a cluster.
+    fn place_in_file(&self, judged: &Judged, finding: &Finding) -> Option<(&File, Place)> {
+        let file = self.file_of(judged);
+        (!file.is_cluster()).then(|| (file, judged.place(finding)))
+    }
+
     fn denied(&self) -> usize {
         self.judged.iter().filter(|judged| judged.denied()).count()
+    }
+
+    fn deployments(&self) -> usize {
+        self.judged.iter().filter(|judged| judged.is_deployment()).count()
     }
 
     /// Failures weigh more than denials: a verdict is missing.

@@ -10,11 +10,15 @@ use super::{Judged, Report};
 use crate::{
     admission::{Failure, Finding, Level, notation},
     cli::source::{File, Problem, tree::Place},
+    cluster::inventory::Guarding,
+    config::{Exemption, Guard},
+    template::keys,
 };
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const MIXED: Style = AnsiColor::Yellow.on_default().bold();
+const TITLE: Style = Style::new().bold();
 
 /// The report, with colours that the stream takes out again where they are not wanted.
 pub(in crate::cli) fn render(report: &Report) -> String {
@@ -30,41 +34,92 @@ pub(in crate::cli) fn render_problems(report: &Report) -> String {
         let file = report.files.iter().find(|file| file.name == problem.file);
         unreadable(problem, file)
     });
-    unread.chain(report.failures.iter().map(broken)).collect()
+    let notices = report.notices.iter().map(|notice| format!("{MIXED}note{MIXED:#}: {notice}\n"));
+    unread.chain(report.failures.iter().map(broken)).chain(notices).collect()
 }
 
 fn write_report(report: &Report, out: &mut String) -> fmt::Result {
     if report.unusable {
         return Ok(());
     }
-    for judged in &report.judged {
-        for finding in &judged.findings {
-            out.push_str(&block(finding, judged.place(finding), report.file_of(judged)));
-            out.push('\n');
-        }
-        for note in &judged.notes {
-            writeln!(out, "{MIXED}note{MIXED:#}: {}/{}: {note}", judged.object.namespace(), judged.object.name())?;
-        }
-    }
-    if report.judged.iter().any(|judged| judged.denied() || !judged.findings.is_empty() || !judged.defaults.is_empty())
-    {
-        write_table(report, out)?;
+    if report.is_of_cluster() {
+        write_namespaces(report, out)?;
+    } else {
+        write_files(report, out)?;
     }
     for skipped in &report.skipped {
-        writeln!(out, "skipped: {} needs {}, which files do not tell", skipped.policy, skipped.needs.join(" and "))?;
+        let why =
+            if report.guards.is_empty() { "which files do not tell (--cluster)" } else { "which could not be read" };
+        writeln!(out, "skipped: {} needs {}, {why}", skipped.policy, skipped.needs.join(" and "))?;
     }
-    write_verdict(report, out)
+    out.push_str(&summary(report));
+    Ok(())
 }
 
-/// `error[probes/no-readiness]: …` with the line and a caret.
-fn block(finding: &Finding, place: Place, file: &File) -> String {
-    let severity = match finding.level {
-        Level::Deny => Severity::ERROR,
-        Level::Warn => Severity::WARNING,
-        Level::Audit => Severity::NOTE,
-    };
+fn write_files(report: &Report, out: &mut String) -> fmt::Result {
+    report.judged.iter().try_for_each(|judged| write_findings(report, judged, out))?;
+    if report.judged.iter().any(has_something) {
+        write_table(report, &report.judged.iter().collect::<Vec<_>>(), out)?;
+    }
+    Ok(())
+}
+
+/// A part for each namespace in which something is to be said: how far surefoot goes there, then as for files.
+fn write_namespaces(report: &Report, out: &mut String) -> fmt::Result {
+    for (namespace, guarding) in &report.guards {
+        let judged: Vec<_> = report.judged.iter().filter(|it| it.object.namespace() == namespace).collect();
+        if !judged.iter().any(|judged| has_something(judged)) && matches!(guarding, Guarding::By(Guard::Enforce)) {
+            continue;
+        }
+        writeln!(out, "{TITLE}namespace {namespace}{TITLE:#}: {}", guard(guarding))?;
+        judged.iter().try_for_each(|judged| write_findings(report, judged, out))?;
+        write_table(report, &judged, out)?;
+        out.push('\n');
+    }
+    Ok(())
+}
+
+/// What happens today in a namespace with this label.
+fn guard(guarding: &Guarding) -> String {
+    match guarding {
+        Guarding::By(Guard::Enforce) => "guard enforce".to_owned(),
+        Guarding::By(Guard::Warn) => "guard warn, so nothing is refused yet: people are warned".to_owned(),
+        Guarding::By(Guard::Audit) => "guard audit, so nothing is refused yet and nobody is told".to_owned(),
+        Guarding::Odd(odd) => odd.to_string(),
+        Guarding::Not => format!("not guarded, so surefoot is not asked; to begin: label it {}=audit", keys::GUARD),
+        Guarding::Unknown(why) => format!("guard unknown, {why}"),
+    }
+}
+
+fn has_something(judged: &Judged) -> bool {
+    let Judged { findings, silenced, defaults, broken, .. } = judged;
+    *broken || !(findings.is_empty() && silenced.is_empty() && defaults.is_empty())
+}
+
+fn write_findings(report: &Report, judged: &Judged, out: &mut String) -> fmt::Result {
+    for finding in &judged.findings {
+        out.push_str(&block(report, judged, finding));
+        out.push('\n');
+    }
+    for note in &judged.notes {
+        writeln!(out, "{MIXED}note{MIXED:#}: {}: {note}", judged.title())?;
+    }
+    Ok(())
+}
+
+/// `error[probes/no-readiness]: …` with the line and a caret, or for what is in no file its place in words.
+fn block(report: &Report, judged: &Judged, finding: &Finding) -> String {
+    let severity = if finding.level == Level::Deny { Severity::ERROR } else { Severity::WARNING };
     let title = severity.primary_title(&finding.message).id(finding.name());
-    let mut group = Group::with_title(title).element(excerpt(file, place, notation(&finding.path)));
+    let place = match notation(&finding.path) {
+        path if path.is_empty() => judged.title(),
+        path => format!("{}, {path}", judged.title()),
+    };
+    let mut group = Group::with_title(title);
+    group = match report.place_in_file(judged, finding) {
+        Some((file, place)) => group.element(excerpt(file, place, notation(&finding.path))),
+        None => group.element(Severity::NOTE.with_name("at").message(&place)),
+    };
     if !finding.fix.is_empty() {
         group = group.element(Severity::HELP.with_name("fix").message(&finding.fix));
     }
@@ -114,14 +169,14 @@ fn excerpt(file: &File, place: Place, label: String) -> Snippet<'_, annotate_sni
 }
 
 /// A line for each Deployment, its columns aligned.
-fn write_table(report: &Report, out: &mut String) -> fmt::Result {
-    let rows: Vec<_> = report.judged.iter().map(|judged| Row::new(report, judged)).collect();
+fn write_table(report: &Report, judged: &[&Judged], out: &mut String) -> fmt::Result {
+    let rows: Vec<_> = judged.iter().map(|judged| Row::new(report, judged)).collect();
     let width = |cell: fn(&Row<'_>) -> usize| rows.iter().map(cell).max().unwrap_or(0);
     let (files, names, states) =
         (width(|row| row.file.chars().count()), width(|row| row.name.chars().count()), width(|row| row.state.len()));
-    for Row { file, name, state, style, defaults } in &rows {
-        let states = if defaults.is_empty() { 0 } else { states };
-        let line = format!("{file:files$}    {name:names$}   {style}{state:states$}{style:#}   {defaults}");
+    for Row { file, name, state, style, more } in &rows {
+        let (states, gap) = (if more.is_empty() { 0 } else { states }, if files == 0 { "  " } else { "    " });
+        let line = format!("{file:files$}{gap}{name:names$}   {style}{state:states$}{style:#}   {more}");
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
@@ -132,20 +187,15 @@ struct Row<'a> {
     name: String,
     state: String,
     style: Style,
-    defaults: String,
+    more: String,
 }
 
 impl<'a> Row<'a> {
     fn new(report: &'a Report, judged: &'a Judged) -> Self {
-        let object = &judged.object;
         let (state, style) = state(judged);
-        Self {
-            file: &report.file_of(judged).name,
-            name: format!("{} {}/{}", object.kind, object.namespace(), object.name()),
-            state,
-            style,
-            defaults: defaults(judged),
-        }
+        let file = report.file_of(judged);
+        let file = if file.is_cluster() { "" } else { &file.name };
+        Self { file, name: judged.title(), state, style, more: more(judged) }
     }
 }
 
@@ -162,28 +212,55 @@ fn state(judged: &Judged) -> (String, Style) {
     }
 }
 
-fn defaults(judged: &Judged) -> String {
-    match judged.defaults.len() {
-        0 => String::new(),
-        count => format!("{} would be added", plural(count, "default")),
-    }
+/// What would be added, and what counts for nothing.
+fn more(judged: &Judged) -> String {
+    let exempt = judged.silenced.iter().filter(|silenced| silenced.exemption.is_some()).count();
+    let audited = judged.silenced.len() - exempt;
+    let defaults = match judged.defaults.len() {
+        0 => None,
+        count => Some(format!("{} would be added (--diff)", plural(count, "default"))),
+    };
+    let exempt = (exempt > 0).then(|| format!("{exempt} exempted"));
+    let audited = (audited > 0).then(|| format!("{audited} only counted"));
+    [defaults, exempt, audited].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The last line: what would happen, and the exit code at the right.
-fn write_verdict(report: &Report, out: &mut String) -> fmt::Result {
+/// The last lines: which exemptions held something back, and what would happen, with the exit code at the right.
+pub(super) fn summary(report: &Report) -> String {
     const WIDTH: usize = 90;
-    let verdict = match (report.denied(), report.judged.len()) {
+    let mut out: String = exemptions(report).into_iter().map(|line| line + "\n").collect();
+    let under = if report.is_of_cluster() { " under guard enforce" } else { "" };
+    let verdict = match (report.denied(), report.deployments()) {
         (0, 0) => "no Deployment found".to_owned(),
-        (0, all) => format!("{} would be admitted", plural(all, "Deployment")),
-        (denied, all) => format!("{denied} of {} would be refused", plural(all, "Deployment")),
+        (0, all) => format!("{} would be admitted{under}", plural(all, "Deployment")),
+        (denied, all) => format!("{denied} of {} would be refused{under}", plural(all, "Deployment")),
     };
-    match report.outcome().code() {
+    let _ = match report.outcome().code() {
         0 => writeln!(out, "{verdict}"),
         code => {
             let end = format!("exit code {code}");
             writeln!(out, "{verdict:gap$}{end}", gap = WIDTH - end.len())
         }
+    };
+    out
+}
+
+/// `exempted: 2 findings of probes on shop/legacy-scorer until 2027-01-31 (speaks only TCP, OPS-311)`
+fn exemptions(report: &Report) -> Vec<String> {
+    let mut entries: Vec<(String, &Exemption, usize)> = Vec::new();
+    for judged in &report.judged {
+        for (finding, entry) in judged.silenced.iter().filter_map(|it| Some((&it.finding, it.exemption.as_ref()?))) {
+            let what = format!("{} on {}/{}", finding.policy, judged.object.namespace(), judged.object.name());
+            match entries.iter_mut().find(|(known, ..)| *known == what) {
+                Some((.., count)) => *count += 1,
+                None => entries.push((what, entry, 1)),
+            }
+        }
     }
+    let line = |(what, entry, count): (String, &Exemption, usize)| {
+        format!("exempted: {} of {what} until {} ({})", plural(count, "finding"), entry.until, entry.reason)
+    };
+    entries.into_iter().map(line).collect()
 }
 
 fn plural(count: usize, what: &str) -> String {
@@ -214,12 +291,13 @@ spec:
     fn report(texts: &[(&str, &str)]) -> Report {
         let mut report = Report::default();
         for (name, text) in texts {
-            let mut found = source::read(&["-".into()], &mut text.as_bytes());
+            let mut found = source::read(&["-".into()], &mut text.as_bytes(), "default");
             for mut object in found.objects.drain(..) {
                 object.file = report.files.len();
                 report.judged.push(Judged {
-                    object,
+                    object: object.into(),
                     findings: Vec::new(),
+                    silenced: Vec::new(),
                     defaults: Vec::new(),
                     notes: Vec::new(),
                     broken: false,
@@ -264,9 +342,9 @@ error[probes/no-readiness]: container \"model\" has no readinessProbe
   |
   = fix: readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}
 
-k8s/churn.yaml     Deployment shop/churn          1 error   2 defaults would be added
+k8s/churn.yaml     Deployment shop/churn          1 error   2 defaults would be added (--diff)
 k8s/canary.yaml    Deployment shop/churn-canary   ok
-skipped: one-at-a-time needs history, which files do not tell
+skipped: one-at-a-time needs history, which files do not tell (--cluster)
 1 of 2 Deployments would be refused                                            exit code 1
 ";
         assert_eq!(plain(&report), expected);
@@ -291,7 +369,9 @@ skipped: one-at-a-time needs history, which files do not tell
     fn places_beyond_the_text_do_not_break_the_report() {
         let file = File { name: "x".into(), text: "a: ä\n".into() };
         for (line, column, length) in [(0, 0, None), (1, 4, Some(1)), (1, 40, Some(9)), (7, 1, None), (1, 4, Some(0))] {
-            let _ = block(&finding(Level::Deny, "/a"), Place { line, column, length }, &file);
+            let place = Place { line, column, length };
+            let problem = Problem { file: "x".into(), place: Some(place), message: "bad".into() };
+            assert!(unreadable(&problem, Some(&file)).contains("bad"));
         }
     }
 }

@@ -10,8 +10,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use crate::template::{Json, json};
@@ -30,6 +32,7 @@ pub(super) struct Manifests {
     pub(super) objects: Vec<Object>,
     /// What could not be read or understood.
     pub(super) problems: Vec<Problem>,
+    home: Rc<str>,
 }
 
 /// A text that was read.
@@ -37,11 +40,23 @@ pub(super) struct Manifests {
 pub(super) struct File {
     /// As the user would name it.
     pub(super) name: String,
+    /// Empty for what was read from a live cluster.
     pub(super) text: String,
 }
 
+impl File {
+    /// What stands for a live cluster among the files.
+    pub(super) fn cluster() -> Self {
+        Self { name: "cluster".to_owned(), text: String::new() }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.text.is_empty() && self.name == "cluster"
+    }
+}
+
 /// A Kubernetes object in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Object {
     /// Index into [`Manifests::files`].
     pub(super) file: usize,
@@ -50,12 +65,14 @@ pub(super) struct Object {
     pub(super) kind: String,
     pub(super) value: Json,
     pub(super) places: Places,
+    /// The namespace that it goes to where it names none itself.
+    pub(super) home: Rc<str>,
 }
 
 impl Object {
-    /// Its namespace; `default` where the file says none, as kubectl has it.
+    /// Its namespace.
     pub(super) fn namespace(&self) -> &str {
-        json::str_at(&self.value, &["metadata", "namespace"]).filter(|name| !name.is_empty()).unwrap_or("default")
+        json::str_at(&self.value, &["metadata", "namespace"]).filter(|name| !name.is_empty()).unwrap_or(&self.home)
     }
 
     /// Its name, or what its name begins with.
@@ -85,21 +102,29 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-/// Reads everything that the arguments name; `-` is `stdin`.
-pub(super) fn read(paths: &[PathBuf], stdin: &mut dyn io::Read) -> Manifests {
-    let mut found = Manifests::default();
+/// More than any manifest, or any recording of reviews, is long: what is larger was given by mistake.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Reads everything that the arguments name; `-` is `stdin`. What names no namespace goes to `home`.
+pub(super) fn read(paths: &[PathBuf], stdin: &mut dyn io::Read, home: &str) -> Manifests {
+    let mut found = Manifests { home: home.into(), ..Manifests::default() };
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut bytes = Vec::new();
-            let read = stdin.read_to_end(&mut bytes).map(|_| bytes);
-            found.add("<stdin>".to_owned(), read, Named::ByTheUser);
+            found.add("<stdin>".to_owned(), bounded(stdin), Named::ByTheUser);
         } else if path.is_dir() {
             found.add_folder(path);
         } else {
-            found.add(path.display().to_string(), fs::read(path), Named::ByTheUser);
+            found.add_file(path, Named::ByTheUser);
         }
     }
     found
+}
+
+/// Everything that `source` has, unless that is more than any manifest.
+fn bounded(source: &mut dyn io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// A file that the user named must hold manifests; one that lies in a folder may be something else.
@@ -110,6 +135,15 @@ enum Named {
 }
 
 impl Manifests {
+    /// Every namespace that a Deployment or a review among them is in.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        let of = |object: &Object| match object.kind.as_str() {
+            "AdmissionReview" => json::str_at(&object.value, &["request", "namespace"]).map(str::to_owned),
+            _ => object.is_deployment().then(|| object.namespace().to_owned()),
+        };
+        self.objects.iter().filter_map(of).collect()
+    }
+
     fn add_folder(&mut self, folder: &Path) {
         let mut files = BTreeSet::new();
         self.walk(folder, &mut files);
@@ -117,11 +151,17 @@ impl Manifests {
             self.problem(folder.display().to_string(), None, "no *.yaml, *.yml or *.json in this folder or below it");
         }
         for file in files {
-            self.add(file.display().to_string(), fs::read(&file), Named::ByItsFolder);
+            self.add_file(&file, Named::ByItsFolder);
         }
     }
 
-    /// Collects manifests below `folder`. Hidden entries are left out, links to folders are not followed.
+    fn add_file(&mut self, path: &Path, named: Named) {
+        let read = fs::File::open(path).and_then(|mut file| bounded(&mut file));
+        self.add(path.display().to_string(), read, named);
+    }
+
+    /// Collects manifests below `folder`. Hidden entries are left out, links to folders are not followed, and what is no
+    /// file (a pipe would never end) is passed over.
     fn walk(&mut self, folder: &Path, files: &mut BTreeSet<PathBuf>) {
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
@@ -135,7 +175,7 @@ impl Manifests {
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 self.walk(&path, files);
-            } else if is_manifest(&path) && !path.is_dir() {
+            } else if is_manifest(&path) && fs::metadata(&path).map_or(true, |at| at.is_file()) {
                 files.insert(path);
             }
         }
@@ -190,7 +230,8 @@ impl Manifests {
             Some(Json::Array(items)) if kind.ends_with("List") => items.as_slice(),
             _ => {
                 let kind = kind.to_owned();
-                self.objects.push(Object { file: self.files.len() - 1, index: *index, kind, value, places });
+                let (file, home) = (self.files.len() - 1, Rc::clone(&self.home));
+                self.objects.push(Object { file, index: *index, kind, value, places, home });
                 *index += 1;
                 return Ok(());
             }
@@ -209,6 +250,7 @@ impl Manifests {
                 kind: kind.to_owned(),
                 value: item.clone(),
                 places: places.below(&pointer),
+                home: Rc::clone(&self.home),
             });
             *index += 1;
         }
@@ -228,6 +270,7 @@ fn cannot_read(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
         io::ErrorKind::PermissionDenied => "may not be read: permission denied".to_owned(),
+        io::ErrorKind::FileTooLarge => format!("larger than {} MiB: no manifest is; give it in parts", MAX_FILE >> 20),
         _ => format!("cannot be read: {error}"),
     }
 }
@@ -264,7 +307,7 @@ mod tests {
     }
 
     fn from_stdin(mut text: &[u8]) -> Vec<String> {
-        summary(&read(&["-".into()], &mut text))
+        summary(&read(&["-".into()], &mut text, "default"))
     }
 
     #[test]
@@ -308,7 +351,7 @@ mod tests {
         write("values.yaml", "replicas: 2\n");
         write("empty.yaml", "");
         write("broken.yaml", "a: [\n");
-        let found = read(&[folder.path().to_owned()], &mut io::empty());
+        let found = read(&[folder.path().to_owned()], &mut io::empty(), "default");
         let kinds: Vec<_> = found.objects.iter().map(|object| object.kind.as_str()).collect();
         assert_eq!(kinds, ["C", "X", "B"]);
         assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
@@ -318,7 +361,7 @@ mod tests {
     fn a_folder_without_manifests_and_a_file_that_is_not_there_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let paths = [folder.path().to_owned(), folder.path().join("no.yaml")];
-        let told = summary(&read(&paths, &mut io::empty()));
+        let told = summary(&read(&paths, &mut io::empty(), "default"));
         assert_eq!(told, ["no *.yaml, *.yml or *.json in this folder or below it", "there is no such file or folder"]);
     }
 
@@ -326,7 +369,7 @@ mod tests {
     fn only_deployments_that_kubernetes_served_are_deployments() {
         for (version, expected) in [("apps/v1", true), ("extensions/v1beta1", true), ("apps.openshift.io/v1", false)] {
             let text = format!("apiVersion: {version}\nkind: Deployment\n");
-            let found = read(&["-".into()], &mut text.as_bytes());
+            let found = read(&["-".into()], &mut text.as_bytes(), "default");
             assert_eq!(found.objects[0].is_deployment(), expected, "{version}");
         }
     }

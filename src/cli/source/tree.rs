@@ -103,16 +103,20 @@ fn options() -> serde_saphyr::Options {
             max_events: 4 * MAX_NODES,
             max_documents: 10_000,
             // One anchor and hundreds of aliases to it are how people write many alike manifests; what the aliases
-            // expand to is bounded by `max_nodes`.
+            // expand to is bounded below.
             enforce_alias_anchor_ratio: false,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         legacy_octal_numbers: true,
         with_snippet: false,
     }
 }
 
 const MAX_DEPTH: usize = 64;
-const MAX_NODES: usize = 250_000;
+/// As many as some thousand Deployments of a cluster have, managedFields and all.
+const MAX_NODES: usize = 2_000_000;
+/// What aliases expand to.
+const MAX_REPLAYED: usize = 250_000;
 
 /// A node as the parser hands it over; the positions of its children are with the children.
 #[derive(Debug)]
@@ -265,12 +269,21 @@ fn explain(text: &str, error: &serde_saphyr::Error) -> SyntaxError {
             "this is a template and no YAML yet: render it first, e.g. helm template . | surefoot check -".into()
         }
         // A breach inside of an alias comes wrapped in the alias.
-        other if other.to_string().contains("budget breached") => {
+        other
+            if ["replay limit", "anchor"].iter().any(|word| breach(other).is_some_and(|told| told.contains(word))) =>
+        {
             "its aliases expand to more values than any manifest holds: write out what is needed".into()
         }
+        other if breach(other).is_some() => format!("more than {MAX_NODES} values: give it in parts"),
         other => in_words(&other.to_string()),
     };
     SyntaxError { place, message }
+}
+
+/// What it says of a limit that was passed.
+fn breach(error: &serde_saphyr::Error) -> Option<String> {
+    let told = error.to_string();
+    ["budget breached", "replay limit"].iter().any(|words| told.contains(words)).then_some(told)
 }
 
 /// What the parser says, without the position (which is told apart), and with a way out where one is known.
