@@ -31,20 +31,20 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What one run of the binary gave.
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
-    fn json(&self) -> anyhow::Result<Value> {
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_str(&self.stdout)
             .with_context(|| format!("no JSON on stdout: {}\n{}", self.stdout, self.stderr))
     }
 }
 
-fn surefoot(folder: &Path, arguments: &[&str], stdin: &str) -> anyhow::Result<Run> {
+pub(crate) fn surefoot(folder: &Path, arguments: &[&str], stdin: &str) -> anyhow::Result<Run> {
     run(Command::new(env!("CARGO_BIN_EXE_surefoot")).args(arguments).current_dir(folder), stdin)
 }
 
@@ -250,7 +250,7 @@ fn defaults_count_unless_they_are_left_out() -> anyhow::Result<()> {
 }
 
 /// Nothing is to be said of it.
-const SAFE: &str = "\
+pub(crate) const SAFE: &str = "\
 apiVersion: apps/v1
 kind: Deployment
 metadata:

@@ -8,6 +8,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
 mod check;
+mod check_output;
+mod check_sources;
 mod cluster;
 mod defaulter;
 mod hooks;
@@ -34,6 +36,8 @@ fn main() {
     arguments.test_threads.get_or_insert(THREADS);
     let mut trials = house::trials();
     trials.extend(check::trials());
+    trials.extend(check_sources::trials());
+    trials.extend(check_output::trials());
     trials.extend(policies::trials());
     trials.extend(http::trials());
     trials.extend(hooks::trials());

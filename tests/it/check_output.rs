@@ -1,0 +1,147 @@
+//! `surefoot check -o github|sarif|junit`, each read back as its reader does.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    check::{Run, SAFE, surefoot},
+    trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("check_output::github_annotations", github_annotations),
+        trial("check_output::sarif", sarif),
+        trial("check_output::sarif_fingerprints_stay", sarif_fingerprints_stay),
+        trial("check_output::junit", junit),
+        trial("check_output::exemptions_are_said", exemptions_are_said),
+    ]
+}
+
+/// Two Deployments, one refused and one warned about, in a folder with an awkward name, and a file that is no manifest.
+fn run(folder: &Path, format: &str) -> anyhow::Result<Run> {
+    let k8s = folder.join("k8s, prod: 100%");
+    fs::create_dir_all(&k8s)?;
+    let readiness = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
+    fs::write(k8s.join("a.yaml"), SAFE.replace(readiness, ""))?;
+    let same = SAFE.replace("live, port: 8000}, failureThreshold: 6", "ready, port: 8000}, failureThreshold: 3");
+    fs::write(k8s.join("b.yaml"), same.replace("name: churn\n", "name: other\n"))?;
+    fs::write(k8s.join("c.yaml"), "a: 1\na: 2\n")?;
+    surefoot(folder, &["check", "k8s, prod: 100%", "-o", format], "")
+}
+
+fn github_annotations() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = run(folder.path(), "github")?;
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    let expected = [
+        "::error file=k8s%2C prod%3A 100%25/c.yaml,line=2,col=1,title=surefoot::`a` is there twice",
+        "::error file=k8s%2C prod%3A 100%25/a.yaml,line=18,col=9,title=probes/no-readiness::container \"model\" has no",
+        "::warning file=k8s%2C prod%3A 100%25/b.yaml,line=22,col=24,title=probes/one-handler::container \"model\"",
+        "1 of 2 Deployments would be refused",
+    ];
+    ensure!(lines.len() == expected.len(), "{}", run.stdout);
+    for (line, expected) in lines.iter().zip(expected) {
+        ensure!(line.starts_with(expected), "want {expected}\ngot  {line}");
+    }
+    ensure!(
+        lines[1].contains("%0AAt ") || lines[1].contains("%0ADeployment shop/churn: spec.template.spec"),
+        "{}",
+        lines[1]
+    );
+    ensure!(run.code == Some(2), "exit code {:?}", run.code);
+    Ok(())
+}
+
+fn sarif() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let log = run(folder.path(), "sarif")?.json()?;
+    ensure!(log["version"] == "2.1.0" && log["$schema"].is_string(), "{log:#}");
+    let run = &log["runs"][0];
+    let driver = &run["tool"]["driver"];
+    ensure!(driver["name"] == "surefoot", "{driver:#}");
+    let results = run["results"].as_array().context("results")?;
+    ensure!(results.len() == 2, "{results:#?}");
+    for result in results {
+        let rule = &driver["rules"][result["ruleIndex"].as_u64().context("ruleIndex")? as usize];
+        ensure!(rule["id"] == result["ruleId"] && rule["shortDescription"]["text"].is_string(), "{rule:#}");
+        ensure!(rule["fullDescription"]["text"].as_str().is_some_and(|text| text.len() > 20), "{rule:#}");
+        let physical = &result["locations"][0]["physicalLocation"];
+        let uri = physical["artifactLocation"]["uri"].as_str().context("uri")?;
+        ensure!(uri.starts_with("k8s%2C%20prod%3A%20100%25/"), "{uri}");
+        let (start, end) = (&physical["region"]["startColumn"], &physical["region"]["endColumn"]);
+        ensure!(start.as_u64() < end.as_u64() && physical["region"]["startLine"].as_u64() > Some(1), "{physical:#}");
+        ensure!(result["message"]["text"].is_string(), "{result:#}");
+    }
+    ensure!(results[0]["level"] == "error" && results[1]["level"] == "warning", "{results:#?}");
+    let invocation = &run["invocations"][0];
+    ensure!(invocation["executionSuccessful"] == false && invocation["exitCode"] == 2, "{invocation:#}");
+    let told = &invocation["toolExecutionNotifications"][0];
+    ensure!(told["locations"][0]["physicalLocation"]["region"]["startLine"] == 2, "{told:#}");
+    Ok(())
+}
+
+/// A finding keeps its fingerprint when lines move and containers are put in another order, and loses it in another place.
+fn sarif_fingerprints_stay() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let readiness = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
+    let bad = SAFE.replace(readiness, "");
+    let (head, container) = bad.split_once("      - name: model\n").context("a container")?;
+    let sidecar = format!("      - name: sidecar\n{}", SAFE.split_once("      - name: model\n").context("one")?.1);
+    let moved = format!("# moved\n\n{head}{sidecar}      - name: model\n{container}");
+    let other = bad.replace("name: model", "name: scorer");
+    let mut prints = Vec::new();
+    for text in [&bad, &moved, &other] {
+        fs::write(folder.path().join("a.yaml"), text)?;
+        let log: Value = surefoot(folder.path(), &["check", "a.yaml", "-o", "sarif"], "")?.json()?;
+        let results = log["runs"][0]["results"].as_array().context("results")?;
+        let result = results.iter().find(|it| it["ruleId"] == "probes/no-readiness").context("the finding")?;
+        prints.push(result["partialFingerprints"]["surefoot/v1"].as_str().context("a fingerprint")?.to_owned());
+    }
+    ensure!(prints[0] == prints[1] && prints[0] != prints[2], "{prints:?}");
+    Ok(())
+}
+
+fn junit() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = run(folder.path(), "junit")?;
+    let document = roxmltree::Document::parse(&run.stdout).with_context(|| run.stdout.clone())?;
+    let root = document.root_element();
+    let counts = ["tests", "failures", "errors", "skipped"].map(|name| root.attribute(name).unwrap_or_default());
+    ensure!(counts == ["3", "1", "1", "0"], "{}", run.stdout);
+    let cases: Vec<_> = document.descendants().filter(|node| node.has_tag_name("testcase")).collect();
+    let [failed, warned, unread] = cases.as_slice() else { anyhow::bail!("{}", run.stdout) };
+    ensure!(failed.attribute("file") == Some("k8s, prod: 100%/a.yaml"), "{}", run.stdout);
+    let child = |case: &roxmltree::Node<'_, '_>, tag: &str| {
+        case.children().find(|node| node.has_tag_name(tag)).map(|node| node.text().unwrap_or_default().to_owned())
+    };
+    ensure!(child(failed, "failure").is_some_and(|text| text.contains("a.yaml:18:9")), "{}", run.stdout);
+    ensure!(child(warned, "system-out").is_some_and(|text| text.contains("probes/one-handler")), "{}", run.stdout);
+    ensure!(child(warned, "failure").is_none() && child(unread, "error").is_some(), "{}", run.stdout);
+    Ok(())
+}
+
+fn exemptions_are_said() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let readiness = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
+    fs::write(folder.path().join("a.yaml"), SAFE.replace(readiness, ""))?;
+    let config = "apiVersion: surefoot.dev/v1\nkind: Config\nexemptions:\n- {policies: [probes], namespace: shop, name: churn, \
+                  reason: \"speaks only TCP, OPS-311\", until: 2099-01-31}\n";
+    fs::write(folder.path().join("config.yaml"), config)?;
+    let text = surefoot(folder.path(), &["check", "a.yaml", "--config", "config.yaml"], "")?;
+    let expected = "\
+a.yaml    Deployment shop/churn   ok   1 exempted
+exempted: 1 finding of probes on shop/churn until 2099-01-31 (speaks only TCP, OPS-311)
+1 Deployment would be admitted
+";
+    ensure!(text.stdout == expected && text.code == Some(0), "{}", text.stdout);
+    let json = surefoot(folder.path(), &["check", "a.yaml", "--config", "config.yaml", "-o", "json"], "")?.json()?;
+    let object = &json["objects"][0];
+    ensure!(object["findings"] == Value::Array(Vec::new()) && object["verdict"] == "allowed", "{object:#}");
+    let silenced = &object["silenced"][0];
+    ensure!(silenced["code"] == "no-readiness" && silenced["exemption"]["until"] == "2099-01-31", "{silenced:#}");
+    Ok(())
+}
