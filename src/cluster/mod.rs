@@ -11,8 +11,8 @@
 pub mod client;
 pub mod facts;
 pub mod guarded;
-pub mod isolation;
 pub mod inventory;
+pub mod isolation;
 pub mod records;
 pub mod rollouts;
 pub mod store;

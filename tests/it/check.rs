@@ -217,7 +217,7 @@ error[probes/no-readiness]: container \"model\" has no readinessProbe, so it get
 
 k8s/canary.yaml    Deployment shop/churn-canary   ok
 k8s/churn.yaml     Deployment shop/churn          1 error
-skipped: one-at-a-time needs history, which files do not tell
+skipped: one-at-a-time needs history, which files do not tell (--cluster)
 1 of 2 Deployments would be refused                                            exit code 1
 ";
     ensure!(run.stdout.ends_with(end), "want\n{end}\ngot\n{}", run.stdout);
