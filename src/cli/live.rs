@@ -55,8 +55,13 @@ impl Cluster {
 
     /// Its guard. `None`: the right to read it is missing, which stops nobody from looking at rollouts in it.
     pub(super) async fn guard(&self, namespace: &str) -> anyhow::Result<Option<Guard>> {
+        Ok(self.read(namespace).await?.map(|found| found.guard))
+    }
+
+    /// The guarded namespace. `None`: the right to read it is missing.
+    pub(super) async fn read(&self, namespace: &str) -> anyhow::Result<Option<Namespace>> {
         match Namespace::read(&self.client, namespace, &self.own_namespace).await {
-            Ok(Some(found)) => Ok(Some(found.guard)),
+            Ok(Some(found)) => Ok(Some(found)),
             Ok(None) if namespace == "kube-system" || namespace == self.own_namespace => {
                 bail!("surefoot keeps its hands off namespace {namespace}")
             }

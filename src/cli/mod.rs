@@ -15,6 +15,7 @@ mod certs;
 mod check;
 mod controller;
 mod help;
+mod isolation;
 mod judge;
 mod live;
 mod load;

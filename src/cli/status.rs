@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::{
     ClusterArgs, Outcome,
+    isolation::{self, Gap},
     live::{self, Cluster},
     print,
 };
 use crate::{
-    cluster::{records::RecordError, rollouts},
+    cluster::{Namespace, records::RecordError, rollouts},
     config::Guard,
     rollout::{
         Record,
@@ -24,7 +25,8 @@ use crate::{
 
 /// Show the rollouts of a namespace, or one with what happened to it.
 ///
-/// Needs the right to get and list deployments there, and configmaps in surefoot's own namespace.
+/// Needs the right to get and list deployments there, and configmaps in surefoot's own namespace. Below the rollouts of
+/// whole namespaces it says which of them lack a ResourceQuota, a LimitRange or a NetworkPolicy that denies by default.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// Deployment; all of the namespace when left out
@@ -45,29 +47,37 @@ pub(super) struct Status {
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let now = Timestamp::now();
-        let found = live::run(live::patiently(self.look(now)))?;
+        let (found, gaps) = live::run(live::patiently(self.look(now)))?;
         let text = match (self.output.as_str(), &self.name) {
-            ("json", _) => format!("{}\n", serde_json::to_string_pretty(&Report { version: 1, rollouts: &found })?),
+            ("json", _) => {
+                let report = Report { version: 1, rollouts: &found, isolation: &gaps };
+                format!("{}\n", serde_json::to_string_pretty(&report)?)
+            }
             (_, Some(_)) => found.iter().map(|rollout| story(rollout, now)).collect(),
             _ if found.is_empty() => "no Deployments there\n".to_owned(),
             _ => table(&found, now),
         };
-        print(&text)?;
+        let gaps = gaps.iter().filter(|_| self.output == "text").map(|gap| format!("{}\n", gap.line()));
+        print(&(text + &gaps.collect::<String>()))?;
         Ok(Outcome::Fine)
     }
 
-    async fn look(&self, now: Timestamp) -> anyhow::Result<Vec<Rollout>> {
+    async fn look(&self, now: Timestamp) -> anyhow::Result<(Vec<Rollout>, Vec<Gap>)> {
         let cluster = Cluster::connect(&self.cluster).await?;
         if self.all_namespaces {
-            return everywhere(&cluster, now).await;
+            let namespaces = cluster.guarded().await?;
+            let rollouts = everywhere(&cluster, &namespaces, now).await?;
+            return Ok((rollouts, isolation::gaps(&cluster, &namespaces, now).await?));
         }
         let namespace = cluster.namespace(self.namespace.as_deref());
-        let guard = cluster.guard(&namespace).await?;
+        let found = cluster.read(&namespace).await?;
+        let guard = found.as_ref().map(|found| found.guard);
         let Some(name) = &self.name else {
             let (seen, records) = (rollouts::list(&cluster.client, &namespace), records(&cluster, Some(&namespace)));
             let seen = seen.await.map_err(anyhow::Error::msg)?;
             let records = records.await?;
-            return Ok(rows(seen, &records, |_| guard, now));
+            let gaps = isolation::gaps(&cluster, found.as_slice(), now).await?;
+            return Ok((rows(seen, &records, |_| guard, now), gaps));
         };
         let seen = rollouts::read(&cluster.client, &namespace, name).await.map_err(anyhow::Error::msg)?;
         let record = match cluster.records.get(&namespace, name).await {
@@ -77,7 +87,7 @@ impl Status {
         };
         let mut rollout = Rollout::new(&seen, record.as_ref().map(Option::as_ref), guard, now);
         rollout.timeline = Some(timeline(&seen, record.as_ref().ok().and_then(Option::as_ref)));
-        Ok(vec![rollout])
+        Ok((vec![rollout], Vec::new()))
     }
 }
 
@@ -86,6 +96,8 @@ impl Status {
 struct Report<'a> {
     version: u32,
     rollouts: &'a [Rollout],
+    /// Namespaces that lack something; empty where one Deployment was asked for.
+    isolation: &'a [Gap],
 }
 
 #[derive(Debug, Serialize)]
@@ -122,8 +134,7 @@ impl Rollout {
 
 type Records = BTreeMap<(String, String), Result<Record, String>>;
 
-async fn everywhere(cluster: &Cluster, now: Timestamp) -> anyhow::Result<Vec<Rollout>> {
-    let namespaces = cluster.guarded().await?;
+async fn everywhere(cluster: &Cluster, namespaces: &[Namespace], now: Timestamp) -> anyhow::Result<Vec<Rollout>> {
     let records = records(cluster, None).await?;
     let lists = namespaces.iter().map(|namespace| rollouts::list(&cluster.client, &namespace.name));
     let seen: Vec<_> = futures::stream::iter(lists.collect::<Vec<_>>())

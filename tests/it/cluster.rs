@@ -290,6 +290,7 @@ fn status_shows_rollouts() -> Result<()> {
     let admin = plane.admin();
     let bare = surefoot(admin, &["status", "-n", "status-all"])?.success()?;
     ensure!(bare.stdout.contains("churn") && bare.stdout.contains("progressing"), "{bare}");
+    isolation_is_told(admin)?;
 
     let good = settled(&model.digest, "2.3.1");
     model.record(&json!({"settled": [good], "reverts": [reverted("v1:bad", "2.4.0", &good)]}))?;
@@ -313,6 +314,29 @@ fn status_shows_rollouts() -> Result<()> {
     admin.run(&["patch", "configmap", name, "-n", "surefoot-system", "--type=merge", "-p", edit])?.success()?;
     let edited = surefoot(admin, &["status", "-n", "status-all"])?.success()?;
     ensure!(edited.stdout.contains(name) && edited.stdout.contains("cannot be read"), "{edited}");
+    Ok(())
+}
+
+/// Until a namespace has all three.
+fn isolation_is_told(admin: &Kubectl) -> Result<()> {
+    let status = || surefoot(admin, &["status", "-n", "status-all"])?.success();
+    let line = "isolation: status-all no-default-deny, no-limit-range, no-quota; what to do: \
+                surefoot check --cluster -n status-all";
+    ensure!(status()?.stdout.lines().any(|told| told == line), "{}", status()?);
+    let json = surefoot(admin, &["status", "-n", "status-all", "-o", "json"])?.success()?.json()?;
+    ensure!(json["isolation"][0]["findings"].as_array().is_some_and(|all| all.len() == 3), "{json}");
+    let made = |kind: &str, api: &str, spec: Value| {
+        let metadata = json!({"name": "models", "namespace": "status-all"});
+        let object = json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec});
+        admin.apply(&object.to_string())?.success()
+    };
+    let container = json!({"type": "Container", "default": {"memory": "1Gi"}});
+    made("ResourceQuota", "v1", json!({"hard": {"count/deployments.apps": "99"}}))?;
+    made("LimitRange", "v1", json!({"limits": [container]}))?;
+    let line = "isolation: status-all no-default-deny; what to do: surefoot check --cluster -n status-all";
+    ensure!(status()?.stdout.lines().any(|told| told == line), "{}", status()?);
+    made("NetworkPolicy", "networking.k8s.io/v1", json!({"podSelector": {}}))?;
+    ensure!(!status()?.stdout.contains("isolation"), "{}", status()?);
     Ok(())
 }
 
