@@ -35,6 +35,10 @@ const BUCKETS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.
 pub struct WebhookMetrics {
     registry: Registry,
     policy_set: Family<PolicySetLabels, Gauge>,
+    reloads: Family<ReloadLabels, Counter>,
+    refused_reloads: Family<PartLabels, Gauge>,
+    /// When the serving certificate ends, in seconds since 1970.
+    pub certificate_end: Gauge,
     /// Reviews answered.
     pub reviews: Family<ReviewLabels, Counter>,
     /// Findings in them.
@@ -58,6 +62,22 @@ pub struct PolicySetLabels {
     pub digest: String,
     /// surefoot's.
     pub version: &'static str,
+}
+
+/// What was read anew, and whether it counts.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `policies` or `certificate`.
+    pub part: &'static str,
+    /// `accepted` or `refused`.
+    pub outcome: &'static str,
+}
+
+/// What can be read anew.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PartLabels {
+    /// `policies` or `certificate`.
+    pub part: &'static str,
 }
 
 /// `hook`, `operation` and `verdict` of a review.
@@ -134,6 +154,9 @@ impl Default for WebhookMetrics {
         let metrics = Self {
             registry: Registry::default(),
             policy_set: Family::default(),
+            reloads: Family::default(),
+            refused_reloads: Family::default(),
+            certificate_end: Gauge::default(),
             reviews: Family::default(),
             findings: Family::default(),
             failures: Family::default(),
@@ -144,6 +167,12 @@ impl Default for WebhookMetrics {
         };
         let set = metrics.policy_set.clone();
         registry.register("policy_set_info", "Digest of the loaded policies, and surefoot's version", set);
+        let reloads = metrics.reloads.clone();
+        registry.register("reloads", "Policies and certificates read anew, by outcome", reloads);
+        let refused = metrics.refused_reloads.clone();
+        registry.register("reload_refused", "1 while what the files hold does not count, because it is wrong", refused);
+        let end = metrics.certificate_end.clone();
+        registry.register("certificate_end_seconds", "When the serving certificate ends, in seconds since 1970", end);
         registry.register("reviews", "Admission reviews answered", metrics.reviews.clone());
         registry.register("findings", "Findings by policy and level", metrics.findings.clone());
         registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
@@ -161,6 +190,13 @@ impl WebhookMetrics {
         self.policy_set.clear();
         let labels = PolicySetLabels { digest: digest.to_owned(), version: env!("CARGO_PKG_VERSION") };
         self.policy_set.get_or_create(&labels).set(1);
+    }
+
+    /// `part` was read anew; what was there counts only if it is `good`.
+    pub fn reload(&self, part: &'static str, good: bool) {
+        let outcome = if good { "accepted" } else { "refused" };
+        self.reloads.get_or_create(&ReloadLabels { part, outcome }).inc();
+        self.refused_reloads.get_or_create(&PartLabels { part }).set(i64::from(!good));
     }
 
     /// The text that Prometheus scrapes.

@@ -17,10 +17,14 @@ use super::{
     gate::{self, Module},
     metadata::{self, Metadata, Need},
     settings::{self, Settings},
+    testing::{self, TestOutcome},
     wire::{Request, tree},
 };
 use crate::{
-    config::{Config, ConfigError, yaml::Position},
+    config::{
+        Config, ConfigError,
+        yaml::{self, Position},
+    },
     template::{Json, json},
 };
 
@@ -140,7 +144,7 @@ impl PolicySet {
         for name in config.policies.keys().filter(|name| !packages.iter().any(|policy| policy.name == **name)) {
             let known: Vec<&str> = packages.iter().map(|policy| policy.name.as_str()).collect();
             let at = config.policies[name].at;
-            let message = crate::config::yaml::unknown("there is no policy", name, &known);
+            let message = yaml::unknown("there is no policy", name, &known);
             errors.push(ConfigError::new(&config.origin.file, &config.origin.text, at, message));
         }
         if !errors.is_empty() {
@@ -149,17 +153,30 @@ impl PolicySet {
         compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
         // Tests are checked with the rest, but nobody asks them again: without them a set is half as large.
         let tests: Vec<&str> = modules.iter().filter(|m| role(m) == Role::Test).map(|m| m.file.as_str()).collect();
+        let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
         if !tests.is_empty() {
-            let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
             (engine, _) = parse(&rest)?;
             compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
         }
-        let mut set = Self { engine, policies: packages, digest: digest(&sources, config) };
+        let mut set = Self { engine, policies: packages, digest: digest(&rest, config) };
         set.learn_parameters(config, &sources)?;
         Ok(set)
     }
 
-    /// What identifies this set and its configuration: 12 hex digits.
+    /// The same, and the set's own tests pass. Each that does not is an error with its place.
+    pub fn load_tested(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
+        let set = Self::load(sources.clone(), config)?;
+        let failed = testing::run_tests(&sources)?.into_iter().filter_map(|test| {
+            let TestOutcome { name, file, line, failed } = test;
+            let message = format!("test {name} failed: {}; `surefoot test` shows more", failed?);
+            Some(ConfigError::new(&file, text_of(&sources, &file), Position { line, column: 1 }, message))
+        });
+        let failed: Vec<LoadError> = failed.collect();
+        if failed.is_empty() { Ok(set) } else { Err(LoadErrors(failed)) }
+    }
+
+    /// What identifies the rules that verdicts are made by, wherever they are loaded: 12 hex digits over the policies (their
+    /// tests left out) and over what the configuration says, not how.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -239,7 +256,7 @@ impl Policy {
         let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
         let check = |(name, bounds): (&String, &metadata::Bounds)| match self.parameters.get(name) {
             None => {
-                let message = crate::config::yaml::unknown("`params` has no parameter", name, &known);
+                let message = yaml::unknown("`params` has no parameter", name, &known);
                 Some(error(bounds.at, message))
             }
             Some(default) => {
@@ -388,12 +405,20 @@ fn entry(package: &str, rule: &str) -> String {
     format!("data.surefoot_entry.{package}.{rule}")
 }
 
-/// Names and texts of the files, and the configuration of the policies.
+/// Names and texts of the files, and the configuration but for what only the controller reads.
 fn digest(sources: &[Source], config: &Config) -> String {
+    let mut configured = yaml::parse(&config.origin.text).map(|root| root.to_json()).unwrap_or_default();
+    if let Some(members) = configured.as_object_mut() {
+        members.retain(|key, value| !["apiVersion", "kind", "rollouts"].contains(&key.as_str()) && !value.is_null());
+    }
+    if configured.as_object().is_none_or(serde_json::Map::is_empty) {
+        configured = serde_json::Value::Null;
+    }
+    let configured = configured.to_string();
     let mut hash = Sha256::new();
     let mut sorted: Vec<&Source> = sources.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
-    for part in sorted.iter().flat_map(|source| [&source.path, &source.text]).chain([&config.origin.text]) {
+    for part in sorted.iter().flat_map(|source| [&source.path, &source.text]).chain([&configured]) {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
@@ -415,6 +440,8 @@ fn no_place(message: &str) -> LoadError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{super::fixtures::*, *};
 
     /// `file:line:column message` of everything that is wrong.
@@ -450,8 +477,48 @@ mod tests {
         assert_eq!((set.policies()[1].file.as_str(), set.digest().len()), ("probes/policy.rego", 12));
         let reversed: Vec<Source> = standard().into_iter().rev().collect();
         assert_eq!(PolicySet::load(reversed, &Config::default()).unwrap().digest(), set.digest());
-        let other = PolicySet::load(standard(), &config("policies: {probes: {action: Warn}}")).unwrap();
-        assert_ne!(other.digest(), set.digest());
+    }
+
+    #[test]
+    fn a_digest_tells_what_verdicts_are_made_by() {
+        let digest =
+            |sources: Vec<Source>, text: &str| PolicySet::load(sources, &config(text)).unwrap().digest().to_owned();
+        let plain = digest(standard(), "");
+        let mut tested = standard();
+        let text = "package surefoot.probes_test\ntest_x if true\n".to_owned();
+        tested.push(Source { path: "probes/policy_test.rego".to_owned(), text });
+        assert_eq!(digest(tested, ""), plain, "tests decide nothing");
+        assert_eq!(PolicySet::load(standard(), &Config::default()).unwrap().digest(), plain);
+        for same in ["rollouts: {bake: 1h}", "# only a comment", "policies:", "exemptions:"] {
+            assert_eq!(digest(standard(), same), plain, "{same}");
+        }
+        let one = digest(standard(), "policies: {probes: {action: Warn}, canary-cap: {parameters: {cap: 3}}}");
+        let other = "policies:\n  canary-cap: {parameters: {cap: 3}}\n  probes:\n    action: \"Warn\" # why\n";
+        assert_eq!(digest(standard(), other), one, "the same in other words");
+        let exempt = "exemptions: [{policies: [probes], namespace: a, name: b, reason: c, until: 2030-01-01}]";
+        let mut edited = standard();
+        edited[1].text.push('\n');
+        let all = [plain, one, digest(standard(), exempt), digest(edited, "")];
+        assert_eq!(BTreeSet::from_iter(&all).len(), all.len());
+    }
+
+    #[test]
+    fn a_set_whose_tests_fail_is_refused_with_their_places() {
+        let with = |test: &str| {
+            let mut sources = standard();
+            let text = format!("package surefoot.probes_test\n\n{test}\n");
+            sources.push(Source { path: "probes/policy_test.rego".to_owned(), text });
+            PolicySet::load_tested(sources, &Config::default()).map_err(|errors| errors.to_string())
+        };
+        with("test_good if true").unwrap();
+        let told = with("test_good if true\ntest_bad if 1 == 2\ntest_broken if 1 / 0 == 1").unwrap_err();
+        let begins = "probes/policy_test.rego:4:1: test data.surefoot.probes_test.test_bad failed: did not hold; ";
+        assert!(told.starts_with(begins), "{told}");
+        assert!(
+            told.contains("probes/policy_test.rego:5:1: test data.surefoot.probes_test.test_broken failed"),
+            "{told}"
+        );
+        assert!(told.contains("\n  4 | test_bad if 1 == 2\n"), "{told}");
     }
 
     #[test]

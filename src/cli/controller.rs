@@ -1,13 +1,16 @@
 //! `surefoot controller`.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
-use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info};
 
-use super::{ClusterArgs, Outcome};
-use crate::{cluster, config::Config, controller, telemetry};
+use super::{ClusterArgs, Outcome, follow::Follow, load};
+use crate::{cluster, config::Rollouts, controller, telemetry};
 
 /// Watch the rollouts of guarded namespaces, and put the last good pod template back when one spends its budget of probe
 /// failures.
@@ -16,7 +19,7 @@ use crate::{cluster, config::Config, controller, telemetry};
 /// surefoot-controller); the others stand by. On SIGTERM it ends the write it is making and hands over.
 #[derive(Debug, Args)]
 pub(super) struct Controller {
-    /// Configuration: budget and bake time of rollouts
+    /// Configuration: budget and bake time of rollouts; read again when it changes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -25,19 +28,15 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        let config = match &self.config {
-            Some(file) => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-                Config::parse(&text, &file.display().to_string())?
-            }
-            None => Config::default(),
-        };
         telemetry::init();
+        let Self { config: file, cluster: ClusterArgs { kubeconfig, context } } = self;
+        let follow = Follow::new(file.clone(), None);
+        let config = load::config(file.as_deref())?;
+        let (sender, rollouts) = watch::channel(config.rollouts);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
-            let ClusterArgs { kubeconfig, context } = &self.cluster;
             let client = cluster::connect(kubeconfig.as_deref(), context.as_deref()).await?;
             let shutdown = async {
                 tokio::select! {
@@ -45,8 +44,28 @@ impl Controller {
                     _ = interrupt.recv() => {}
                 }
             };
-            controller::run(client, config.rollouts, shutdown).await?;
+            tokio::select! {
+                ended = controller::run(client, rollouts, shutdown) => ended?,
+                never = follow_config(follow, file, &sender) => match never {},
+            }
             Ok(Outcome::Fine)
         })
+    }
+}
+
+/// Budget and bake as the file says by now; one that is wrong changes nothing.
+async fn follow_config(mut follow: Follow, file: Option<PathBuf>, rollouts: &watch::Sender<Rollouts>) -> Infallible {
+    loop {
+        follow.changed().await;
+        match load::config(file.as_deref()) {
+            Ok(config) => {
+                let differs = |now: &mut Rollouts| std::mem::replace(now, config.rollouts.clone()) != config.rollouts;
+                match rollouts.send_if_modified(differs) {
+                    true => info!("the configuration is reloaded: every rollout is looked at again"),
+                    false => info!("the configuration was read again: its rollouts are what they were"),
+                }
+            }
+            Err(wrong) => error!("the configuration is not reloaded, the one before stays in force: {wrong}"),
+        }
     }
 }

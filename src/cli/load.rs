@@ -2,18 +2,22 @@
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 
 use crate::{
-    admission::{LoadErrors, PolicySet, Source},
-    config::Config,
+    admission::{LoadError, LoadErrors, PolicySet, Source},
+    config::{Config, ConfigError, yaml::Position},
 };
 
-/// More than any policy is long: what is larger was given by mistake.
-const MAX_POLICY: u64 = 1 << 20;
+/// More than any policy or configuration is long: what is larger was given by mistake.
+const MAX_FILE: u64 = 1 << 20;
+
+/// More than any set has: whoever gives a folder with more means another one.
+const MAX_ENTRIES: usize = 10_000;
 
 /// Why there is no policy set, or no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -29,27 +33,35 @@ pub(super) enum Unusable {
 /// The configuration in `file`; without one, the defaults.
 pub(super) fn config(file: Option<&Path>) -> Result<Config, Unusable> {
     let Some(file) = file else { return Ok(Config::default()) };
-    let name = file.display().to_string();
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read the configuration {name}"))?;
-    Config::parse(&text, &name).map_err(|error| LoadErrors(vec![error]).into())
+    let parsed = text("configuration", file).and_then(|text| Config::parse(&text, &file.display().to_string()));
+    parsed.map_err(|error| LoadErrors(vec![error]).into())
 }
 
 /// The policies in `dir`; without one, those that are compiled in. Every mistake is in the error, with its place.
 pub(super) fn policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
-    let sources = match dir {
-        Some(dir) => read(dir)?,
-        // Their tests have passed before this program was built.
-        None => {
-            PolicySet::built_in_sources().into_iter().filter(|source| !source.path.ends_with("_test.rego")).collect()
-        }
-    };
+    let sources = sources(dir)?;
     let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
-    PolicySet::load(sources, config).map_err(|LoadErrors(mut errors)| {
-        for error in errors.iter_mut().filter(|error| names.contains(&error.file)) {
-            error.file = shown(dir, &error.file);
-        }
-        LoadErrors(errors).into()
-    })
+    PolicySet::load(sources, config).map_err(|errors| as_named_by_the_user(errors, dir, &names))
+}
+
+/// The same, and its own tests pass: for whoever enforces it. Those of the compiled-in set did before this program was
+/// built.
+pub(super) fn tested_policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
+    let sources = sources(dir)?;
+    let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
+    PolicySet::load_tested(sources, config).map_err(|errors| as_named_by_the_user(errors, dir, &names))
+}
+
+fn sources(dir: Option<&Path>) -> Result<Vec<Source>, Unusable> {
+    let built_in = || PolicySet::built_in_sources().into_iter().filter(|source| !source.path.ends_with("_test.rego"));
+    dir.map_or_else(|| Ok(built_in().collect()), read)
+}
+
+fn as_named_by_the_user(LoadErrors(mut errors): LoadErrors, dir: Option<&Path>, names: &[String]) -> Unusable {
+    for error in errors.iter_mut().filter(|error| names.contains(&error.file)) {
+        error.file = shown(dir, &error.file);
+    }
+    LoadErrors(errors).into()
 }
 
 /// A policy file as the user would name it; those that are compiled in lie below `policies/` in the sources.
@@ -57,38 +69,85 @@ pub(super) fn shown(dir: Option<&Path>, file: &str) -> String {
     dir.unwrap_or(Path::new("policies")).join(file).display().to_string()
 }
 
-/// All Rego files in a folder and below, sorted, so that the set is the same wherever it is read.
-fn read(dir: &Path) -> anyhow::Result<Vec<Source>> {
-    let mut files = Vec::new();
-    collect(dir, &mut files)?;
-    files.sort();
-    anyhow::ensure!(!files.is_empty(), "no policies in {}: no file there or below ends in .rego", dir.display());
-    let source = |file: PathBuf| {
-        let name = file.display().to_string();
-        let size = fs::metadata(&file).with_context(|| format!("cannot read the policy {name}"))?.len();
-        anyhow::ensure!(size <= MAX_POLICY, "the policy {name} is larger than {} MiB", MAX_POLICY >> 20);
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read the policy {name}"))?;
-        let path = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-        Ok(Source { path, text })
-    };
-    files.into_iter().map(source).collect()
+/// All Rego files in a folder and below, sorted, so that the set is the same wherever it is read. What cannot be read is
+/// said of all files at once.
+fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
+    let files = files(dir)?;
+    if files.is_empty() {
+        return Err(anyhow!("no policies in {}: no file there or below ends in .rego", dir.display()).into());
+    }
+    let mut sources = Vec::new();
+    let mut errors = Vec::new();
+    for file in files {
+        match text("policy", &file) {
+            Ok(text) => {
+                let path = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+                sources.push(Source { path, text });
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(sources) } else { Err(LoadErrors(errors).into()) }
 }
 
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let listed = fs::read_dir(dir).with_context(|| format!("cannot read the policy folder {}", dir.display()))?;
-    for entry in listed {
-        let path = entry.with_context(|| format!("cannot read the policy folder {}", dir.display()))?.path();
+/// The paths of all Rego files in a folder and below, sorted.
+pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    collect(dir, &mut Vec::new(), &mut 0, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+/// `above` are the folders that lead here: a link to one of them would lead round for ever.
+fn collect(dir: &Path, above: &mut Vec<PathBuf>, seen: &mut usize, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let cannot = || format!("cannot read the policy folder {}", dir.display());
+    let real = dir.canonicalize().with_context(cannot)?;
+    if above.contains(&real) {
+        bail!("{} leads back to {}: remove that link", dir.display(), real.display());
+    }
+    above.push(real);
+    for entry in fs::read_dir(dir).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        *seen += 1;
+        if *seen > MAX_ENTRIES {
+            bail!("more than {MAX_ENTRIES} files up to {}: is this the folder that you mean?", path.display());
+        }
         // Hidden ones are not meant: a mounted ConfigMap keeps its generations in `..data` and `..2026_…`.
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
             continue;
         }
         if path.is_dir() {
-            collect(&path, files)?;
+            collect(&path, above, seen, files)?;
         } else if path.extension().is_some_and(|extension| extension == "rego") {
             files.push(path);
         }
     }
+    above.pop();
     Ok(())
+}
+
+/// The text of a file; opening anything but a plain one might never return.
+fn text(what: &str, file: &Path) -> Result<String, LoadError> {
+    let name = file.display().to_string();
+    let wrong = |message: String| ConfigError::new(&name, "", Position::default(), message);
+    let unread = |error: std::io::Error| wrong(format!("cannot read this {what}: {error}"));
+    let about = fs::metadata(file).map_err(unread)?;
+    if !about.is_file() {
+        return Err(wrong(format!("this is no plain file; a {what} is one, or a link to one")));
+    }
+    let mut bytes = Vec::new();
+    // It may grow while it is read.
+    fs::File::open(file).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unread)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(wrong(format!("larger than {} MiB, which no {what} is", MAX_FILE >> 20)));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+        let line = good.matches('\n').count() + 1;
+        let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let at = Position { line: u32::try_from(line).unwrap_or(0), column: u32::try_from(column).unwrap_or(0) };
+        ConfigError::new(&name, &good, at, "a byte that is no UTF-8; save the file as UTF-8")
+    })
 }
 
 #[cfg(test)]
@@ -114,10 +173,36 @@ mod tests {
         for (what, error) in [
             ("no folder", read(&none).unwrap_err()),
             ("no policies", read(dir.path()).unwrap_err()),
-            ("no config", config(Some(&none)).unwrap_err().into()),
+            ("no config", config(Some(&none)).unwrap_err()),
         ] {
-            let text = format!("{error:#}");
+            let text = error.to_string();
             assert!(text.contains(&dir.path().display().to_string()), "{what}: {text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_policy_is_named_whatever_else_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("a.rego"), "package surefoot.a\n\t# \u{e4}\u{e4} ").unwrap();
+        fs::write(path("b.rego"), b"package surefoot.b\n\t# \xc3\xa4\xff").unwrap();
+        fs::write(path("c.rego"), vec![b' '; (MAX_FILE + 1) as usize]).unwrap();
+        std::os::unix::fs::symlink(path("none"), path("d.rego")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("e.rego"), rustix::fs::Mode::RUSR).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("f.rego")).unwrap();
+        let Err(Unusable::Wrong(LoadErrors(errors))) = read(dir.path()) else { panic!("it was read") };
+        let told: Vec<_> = errors.iter().map(|error| format!("{error}")).collect();
+        for (told, (file, says)) in told.iter().zip([
+            ("b.rego:2:5: ", "no UTF-8"),
+            ("c.rego: ", "larger than 1 MiB"),
+            ("d.rego: ", "No such file"),
+            ("e.rego: ", "no plain file"),
+            ("f.rego: ", "no plain file"),
+        ]) {
+            assert!(told.starts_with(&dir.path().join(file).display().to_string()) && told.contains(says), "{told}");
+        }
+        assert_eq!(told.len(), 5);
+        std::os::unix::fs::symlink(dir.path(), path("again")).unwrap();
+        assert!(read(dir.path()).unwrap_err().to_string().contains("again leads back to"));
     }
 }

@@ -14,6 +14,7 @@ mod around;
 mod certs;
 mod check;
 mod controller;
+mod follow;
 mod help;
 mod isolation;
 mod judge;

@@ -18,7 +18,7 @@ use std::{
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use self::{
@@ -43,8 +43,13 @@ mod revert;
 mod watches;
 mod writes;
 
-/// Runs until `shutdown` resolves: then ends the write that is under way, and gives the lease back.
-pub async fn run(client: Client, rollouts: Rollouts, shutdown: impl Future<Output = ()>) -> Result<(), Ended> {
+/// Runs until `shutdown` resolves: then ends the write that is under way, and gives the lease back. Each decision takes
+/// `rollouts` as they are then; when they change, every Deployment is looked at again.
+pub async fn run(
+    client: Client,
+    rollouts: watch::Receiver<Rollouts>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Ended> {
     let own_namespace = cluster::own_namespace();
     let candidate = Candidate::new(client.clone(), &own_namespace, keys::LEASE, lease::identity());
     let leadership = candidate.leadership();
@@ -96,8 +101,8 @@ async fn work(
             timers: BTreeMap::new(),
             running: FuturesUnordered::new(),
         };
-        // What others saw of the rollouts is not known here: every one of them is looked at once.
-        reconciler.watches.all().into_iter().for_each(|key| queue.add(key));
+        // What others saw of the rollouts is not known here.
+        term.look_at_all(queue);
         let stop = tokio::select! {
             () = term.lead(queue) => false,
             () = leadership.ends() => false,
@@ -126,14 +131,20 @@ struct Term<'a> {
 impl Term<'_> {
     /// Reconciles, as many Deployments at a time as there are, each by one at a time. Never ends.
     async fn lead(&mut self, queue: &Queue) {
+        let mut rollouts = self.reconciler.rollouts.clone();
         loop {
             let next = self.timers.values().min().copied();
             tokio::select! {
+                Ok(()) = rollouts.changed() => self.look_at_all(queue),
                 keys = queue.take() => keys.into_iter().for_each(|key| self.begin(key)),
                 Some((key, state, again)) = self.running.next() => self.end(key, state, again, queue),
                 () = until(next) => self.ring(),
             }
         }
+    }
+
+    fn look_at_all(&self, queue: &Queue) {
+        self.reconciler.watches.all().into_iter().for_each(|key| queue.add(key));
     }
 
     fn begin(&mut self, key: Key) {

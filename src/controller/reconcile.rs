@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
@@ -38,7 +39,7 @@ pub(super) struct Reconciler {
     pub(super) watches: Watches,
     pub(super) records: Records,
     pub(super) writer: Writer,
-    pub(super) rollouts: Rollouts,
+    pub(super) rollouts: watch::Receiver<Rollouts>,
 }
 
 /// What is kept of one Deployment from one look to the next. Lost with the process, and nothing is lost by that.
@@ -76,7 +77,7 @@ impl Reconciler {
                 state.say(key, &error, &error);
                 return Again::At(Timestamp::now() + LATER);
             }
-            let settings = settings(&self.rollouts, &namespace, &snapshot);
+            let settings = settings(&self.rollouts.borrow(), &namespace, &snapshot);
             state.complain(key, &settings.complaints);
             let now = Timestamp::now();
             let decision = state.decide(&snapshot, &settings, now);

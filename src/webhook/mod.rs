@@ -6,7 +6,8 @@
 //!          └─ review   body → Request → Facts → Verdict → Answer, off the async threads
 //! ```
 //!
-//! Owned by the process: the policy set and configuration (compiled before the port opens), and one latch, [`State`].
+//! Owned by the process: policies and configuration ([`Rules`]: compiled before the port opens, replaced whole), the
+//! certificate that is shown ([`tls::Served`]), and one latch, [`State`]. Who reads files is `cli`; it hands in what has changed.
 //! Absent on purpose: anything that writes to the cluster. The mutating path never denies, the validating path never patches.
 
 mod review;
@@ -17,13 +18,15 @@ mod tests;
 pub mod tls;
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU8, Ordering},
     },
     thread::available_parallelism,
 };
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 pub use router::{MAX_BODY, router};
@@ -50,12 +53,42 @@ pub struct Rules {
     pub config: Config,
 }
 
+/// What can change while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Policies and configuration, which are compiled together.
+    Policies,
+    /// The serving certificate and its key.
+    Certificate,
+}
+
+impl Part {
+    /// As in metrics and `/readyz?verbose`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policies => "policies",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// See [`App::files`].
+#[derive(Default)]
+struct Files {
+    /// Why what is there now does not count, and since when. What counted before does.
+    refused: BTreeMap<Part, (Timestamp, String)>,
+    /// The end of the certificate that is shown.
+    certificate: Option<Timestamp>,
+}
+
 /// What every request shares.
 pub struct App {
     /// Read by every review, written when a folder or file has changed and what is in it has passed the gate.
     rules: RwLock<Arc<Rules>>,
     facts: ClusterFacts,
     metrics: WebhookMetrics,
+    /// How what it was started with stands by now: written when a file has changed, read by `/readyz?verbose`.
+    files: Mutex<Files>,
     /// [`State`] as a number: written by whoever starts and stops the process, read by every request.
     state: AtomicU8,
     /// Evaluations at a time, as many as there are cores: more would only make each slower.
@@ -69,7 +102,7 @@ impl App {
         metrics.loaded(rules.set.digest());
         let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
         let rules = RwLock::new(Arc::new(rules));
-        Self { rules, facts, metrics, state: AtomicU8::new(State::Starting as u8), slots }
+        Self { rules, facts, metrics, files: Mutex::default(), state: AtomicU8::new(State::Starting as u8), slots }
     }
 
     /// What counts for a review that begins now.
@@ -81,6 +114,30 @@ impl App {
     pub fn swap(&self, rules: Rules) {
         self.metrics.loaded(rules.set.digest());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.accept(Part::Policies);
+    }
+
+    /// The certificate that is shown to new connections ends then.
+    pub fn certificate(&self, until: Timestamp) {
+        self.metrics.certificate_end.set(until.as_second());
+        self.files().certificate = Some(until);
+        self.accept(Part::Certificate);
+    }
+
+    /// What the files hold now cannot be used: what counted before does, and everybody can see why.
+    pub fn refuse(&self, part: Part, why: String) {
+        self.metrics.reload(part.as_str(), false);
+        self.files().refused.insert(part, (Timestamp::now(), why));
+    }
+
+    /// What the files hold now counts, or is what counted anyway.
+    pub fn accept(&self, part: Part) {
+        self.metrics.reload(part.as_str(), true);
+        self.files().refused.remove(&part);
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves forward to `state`; nothing happens if the process is beyond it.
@@ -100,8 +157,20 @@ impl App {
 
     /// `/readyz?verbose`.
     fn details(&self) -> String {
-        let facts = if self.state() == State::Starting { "being read" } else { "synced" };
+        let synced = if self.state() == State::Starting { "being read" } else { "synced" };
         let Rules { set, .. } = &*self.rules();
-        format!("policies     {} in set {}\nfacts        {facts}\n", set.policies().len(), set.digest())
+        let mut text =
+            format!("policies     {} in set {}\nfacts        {synced}\n", set.policies().len(), set.digest());
+        let files = self.files();
+        if let Some(until) = files.certificate {
+            let days = until.duration_since(Timestamp::now()).as_hours() / 24;
+            text.push_str(&format!("certificate  until {until}, {days} days left\n"));
+        }
+        for (part, (since, why)) in &files.refused {
+            let part = part.as_str();
+            text.push_str(&format!("refused      {part}, since {since:.0}; what was there before counts:\n"));
+            text.extend(why.lines().map(|line| format!("             {line}\n")));
+        }
+        text
     }
 }

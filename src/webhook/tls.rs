@@ -1,17 +1,19 @@
-//! The serving certificate: loaded from two files, checked as a pair, offered with http/1.1 only.
+//! The serving certificate: loaded from two files, checked as a pair, replaced while connections go on, offered with
+//! http/1.1 only.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, PoisonError, RwLock},
 };
 
+use jiff::Timestamp;
 use rustls::{
     ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::{CertifiedKey, SingleCertAndKey},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
 };
 
 /// Why there is no serving certificate. Each names the file to look at.
@@ -53,43 +55,72 @@ pub enum TlsError {
     },
 }
 
-/// A server configuration for the pair in these two files.
-///
-/// Only http/1.1 is offered: an API server that may use HTTP/2 pins one connection and sends all reviews to one pod.
-pub fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// A certificate with its key, and when it ends.
+#[derive(Debug)]
+pub struct Pair {
+    certified: Arc<CertifiedKey>,
+    /// Nobody accepts it after this.
+    pub until: Timestamp,
+}
+
+/// Reads the pair in these two files, and checks that it can be served now.
+pub fn load(cert: &Path, key: &Path) -> Result<Pair, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&read(cert)?).collect::<Result<Vec<_>, _>>().unwrap_or_default();
     let Some(leaf) = chain.first() else {
         return Err(TlsError::NotPem { file: cert.to_owned(), wanted: "certificate" });
     };
-    check_validity(cert, leaf)?;
+    let until = check_validity(cert, leaf)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?)
         .map_err(|_| TlsError::NotPem { file: key.to_owned(), wanted: "private key" })?;
+    let certified = CertifiedKey::from_der(chain, private, &ring::default_provider())
+        .map_err(|error| TlsError::Mismatch { cert: cert.to_owned(), key: key.to_owned(), error })?;
+    Ok(Pair { certified: Arc::new(certified), until })
+}
 
-    let provider = Arc::new(ring::default_provider());
-    let pair = CertifiedKey::from_der(chain, private, &provider).map_err(|error| TlsError::Mismatch {
-        cert: cert.to_owned(),
-        key: key.to_owned(),
-        error,
-    })?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::Unusable { file: cert.to_owned(), what: format!("cannot be served: {error}") })?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+/// The pair that new connections are shown. Those that are open go on with the one that they began with.
+#[derive(Debug)]
+pub struct Served(RwLock<Arc<CertifiedKey>>);
+
+impl Served {
+    /// Shows this one to begin with.
+    pub fn new(pair: &Pair) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Arc::clone(&pair.certified))))
+    }
+
+    /// From now on this one is shown.
+    pub fn swap(&self, pair: &Pair) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&pair.certified);
+    }
+
+    /// What a server needs to show it.
+    ///
+    /// Only http/1.1 is offered: an API server that may use HTTP/2 pins one connection and sends all reviews to one pod.
+    pub fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })
 }
 
-/// A server that starts with a certificate nobody accepts looks ready and answers nothing.
-fn check_validity(file: &Path, leaf: &CertificateDer<'_>) -> Result<(), TlsError> {
+/// A server that starts with a certificate nobody accepts looks ready and answers nothing. Gives its end.
+fn check_validity(file: &Path, leaf: &CertificateDer<'_>) -> Result<Timestamp, TlsError> {
     let unusable = |what| TlsError::Unusable { file: file.to_owned(), what };
     let (_, parsed) =
         x509_parser::parse_x509_certificate(leaf).map_err(|error| unusable(format!("cannot be parsed: {error}")))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    let now = Timestamp::now().as_second();
     let validity = parsed.validity();
     if now > validity.not_after.timestamp() {
         return Err(unusable(format!("expired on {}; make a new one", validity.not_after)));
@@ -97,7 +128,8 @@ fn check_validity(file: &Path, leaf: &CertificateDer<'_>) -> Result<(), TlsError
     if now < validity.not_before.timestamp() {
         return Err(unusable(format!("is valid only from {}; is this machine's clock right?", validity.not_before)));
     }
-    Ok(())
+    // The last year that a timestamp knows is the last that a certificate can name.
+    Ok(Timestamp::from_second(validity.not_after.timestamp()).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
@@ -130,7 +162,9 @@ mod tests {
             fs::write(dir.path().join(name), text).unwrap();
         }
         let load = |cert: &str, key: &str| load(&dir.path().join(cert), &dir.path().join(key));
-        assert_eq!(load("tls.crt", "tls.key").unwrap().alpn_protocols, [b"http/1.1"]);
+        let good = load("tls.crt", "tls.key").unwrap();
+        assert_eq!(good.until.to_string(), "2100-01-01T00:00:00Z");
+        assert_eq!(Served::new(&good).config().unwrap().alpn_protocols, [b"http/1.1"]);
         for (cert, key, says) in [
             ("none.crt", "tls.key", "none.crt: No such file"),
             ("tls.crt", "none.key", "none.key: No such file"),

@@ -62,7 +62,7 @@ impl Server {
     fn with(policies: Vec<Source>) -> Result<Self> {
         let certs = certs()?;
         let set = PolicySet::load(policies, &Config::default()).map_err(|errors| anyhow!("{errors}"))?;
-        let tls = tls::load(&certs.join("tls.crt"), &certs.join("tls.key"))?;
+        let tls = tls::Served::new(&tls::load(&certs.join("tls.crt"), &certs.join("tls.key"))?).config()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;

@@ -16,6 +16,7 @@ mod hooks;
 mod house;
 mod http;
 mod levels;
+mod loading;
 mod models;
 mod overrides;
 mod policies;
@@ -40,6 +41,7 @@ fn main() {
     trials.extend(check_output::trials());
     trials.extend(policies::trials());
     trials.extend(http::trials());
+    trials.extend(loading::trials());
     trials.extend(hooks::trials());
     trials.extend(overrides::trials());
     trials.extend(ratchet::trials());
