@@ -40,17 +40,8 @@ pod := input.request.object.spec.template.spec
 says_what_it_is(image) if {
 	not is_string(image) # nothing that the API server takes
 } else if {
-	[_, tag] := split(image, ":") # most are of this form
-	tag != "latest"
-	not contains(tag, "/")
-	tag != ""
-} else if {
-	parts := split(image, ":")
-	count(parts) > 2
-	tag := parts[count(parts) - 1]
-	tag != "latest"
-	not contains(tag, "/")
-	tag != ""
+	regex.match(`:[^:/]+$`, image)
+	not endswith(image, ":latest")
 }
 
 complaint(who, image, path, tag) := {

@@ -85,9 +85,14 @@ servers := {
 	}],
 }
 
+# The organisations above, each as a step of an image's name. Most images are of none of them, and this says so without
+# a look at the entries.
+organisations := `(^|/)(nvidia|vllm|rocm|llm-d|huggingface|pytorch|tensorflow|seldonio|kserve|rayproject|ollama|lmsysorg|nim|ggml-org|openvino)/`
+
 # The server that a container runs, by its image; undefined where it is none of them. The first of its organisation wins.
 running(container) := candidates[0] if {
 	is_string(container.image)
+	regex.match(organisations, container.image)
 	steps := split(container.image, "/")
 	candidates := [server |
 		some depth in [2, 3]

@@ -85,3 +85,11 @@ test_entries if {
 	{organisation | some organisation, listed in model_servers.servers; some one in listed; not startswith(one.image, concat("", [organisation, "/"]))} == set()
 	{entry.name | some entry in entries; entry.startup % 10 != 0} == set()
 }
+
+test_every_organisation_is_looked_for if {
+	every organisation, _ in model_servers.servers {
+		regex.match(model_servers.organisations, sprintf("%s/x", [organisation]))
+		regex.match(model_servers.organisations, sprintf("registry.local:5000/mirror/%s/x:1", [organisation]))
+		not regex.match(model_servers.organisations, sprintf("not%s/x", [organisation]))
+	}
+}

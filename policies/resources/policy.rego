@@ -113,24 +113,20 @@ more_required := {one | some one in params.require} - {"requests.cpu", "requests
 # Requests that may be above their limit. Where all quantities are of the simplest kinds a quick look leaves few of them over;
 # it rounds, so the exact comparison has the last word.
 perhaps_above := few if {
-	all_plain
+	quantity.plain([one | some i in [3, 4]; one := unequal[_][i]])
 	few := [[list, index, resource] |
-		some list in ["containers", "initContainers"]
-		resources := pod[list][index].resources
-		request := resources.requests[resource]
-		limit := resources.limits[resource]
-		request != limit
+		some [list, index, resource, request, limit] in unequal
 		units.parse(request) >= units.parse(limit)
 	]
-} else := [[list, index, resource] |
-	some list in ["containers", "initContainers"]
-	pod[list][index].resources.requests[resource]
-]
+} else := [[list, index, resource] | some [list, index, resource, _, _] in unequal]
 
-all_plain if {
-	some_quantities := [one | some list in ["containers", "initContainers"]; one := pod[list][_].resources[_][_]]
-	quantity.plain(some_quantities)
-}
+unequal := [[list, index, resource, request, limit] |
+	some list in ["containers", "initContainers"]
+	resources := pod[list][index].resources
+	request := resources.requests[resource]
+	limit := resources.limits[resource]
+	request != limit
+]
 
 required := [[kind, resource] |
 	some one in params.require
