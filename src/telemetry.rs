@@ -49,6 +49,8 @@ pub struct WebhookMetrics {
     pub refused: Family<RefusedLabels, Counter>,
     /// Facts read from the API server because the caches did not know them.
     pub live_reads: Family<LiveReadLabels, Counter>,
+    /// Reviews judged without facts that could not be read.
+    pub incomplete_facts: Counter,
     /// From the first byte of a body to its answer.
     pub seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
     /// 1 once facts were complete.
@@ -162,6 +164,7 @@ impl Default for WebhookMetrics {
             failures: Family::default(),
             refused: Family::default(),
             live_reads: Family::default(),
+            incomplete_facts: Counter::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             ready: Gauge::default(),
         };
@@ -178,6 +181,8 @@ impl Default for WebhookMetrics {
         registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
         registry.register("refused_requests", "Requests that got no verdict, by reason", metrics.refused.clone());
         registry.register("live_reads", "Facts read from the API server during a request", metrics.live_reads.clone());
+        let incomplete = metrics.incomplete_facts.clone();
+        registry.register("incomplete_facts", "Reviews judged without facts that could not be read", incomplete);
         registry.register("review_seconds", "From the first byte of a body to its answer", metrics.seconds.clone());
         registry.register("ready", "1 once policies are compiled and facts synced", metrics.ready.clone());
         Self { registry, ..metrics }

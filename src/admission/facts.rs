@@ -24,6 +24,9 @@ pub struct Facts {
     /// What keeps the namespace apart from others: `input.context.isolation`. Only commands that ask a live cluster look it
     /// up, for [`Request::of_namespace`](super::Request::of_namespace).
     pub isolation: Option<Isolation>,
+    /// What should be known here and could not be read: a sentence each, for whoever applies. Offline there is nothing to
+    /// be said about that.
+    pub gaps: Vec<String>,
     /// The object is gone from or never was in the caches, or they are older than this request: a denial that used
     /// peers or history must be decided again on a live read before it counts.
     pub cached: bool,

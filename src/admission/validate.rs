@@ -194,14 +194,16 @@ impl<'a> Scope<'a> {
         Some(OldAnswer { old, complaints: answer.deny })
     }
 
-    /// What somebody believes and what is not so: a guard that is none, an override that counts for nothing.
+    /// What somebody believes and what is not so: a guard that is none, an override that counts for nothing, facts that are
+    /// not there.
     fn notes(&self) -> Vec<String> {
         if self.guard == Guard::Audit {
             return Vec::new();
         }
         let unknown = self.labels.get(keys::GUARD).and_then(|value| value.parse::<Guard>().err());
         let void = self.void.as_ref().map(|why| format!("annotation {} counts for nothing: {why}", keys::OVERRIDE));
-        unknown.map(|unknown| unknown.to_string()).into_iter().chain(void).collect()
+        let gaps = self.facts.gaps.iter().cloned();
+        unknown.map(|unknown| unknown.to_string()).into_iter().chain(void).chain(gaps).collect()
     }
 
     /// Under `enforce` somebody wants to know why this was not refused.
@@ -496,6 +498,15 @@ mod tests {
         let facts = Facts { namespace, ..facts(Guard::Warn) };
         let verdict = judge(&set(), &create("", GOOD), &facts, &Config::default());
         assert!(verdict.notes[0].contains("surefoot.dev/guard is `on`; it takes audit, warn or enforce"));
+    }
+
+    #[test]
+    fn facts_that_are_not_there_are_told_to_whoever_is_told_anything() {
+        for (guard, told) in [(Guard::Enforce, 1), (Guard::Warn, 1), (Guard::Audit, 0)] {
+            let facts = Facts { history: None, gaps: vec!["not known".to_owned()], ..facts(guard) };
+            let verdict = judge(&set(), &create("", GOOD), &facts, &Config::default());
+            assert_eq!(verdict.notes, vec!["not known"; told], "{guard}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::{
     template::{Json, keys},
 };
 
-/// How long a live read may take.
+/// How long a live read may take at most.
 pub const LIVE: Duration = Duration::from_millis(500);
 
 /// Which Deployment the facts are wanted for.
@@ -90,18 +90,20 @@ impl ClusterFacts {
         };
         let peers = peers.iter().filter_map(|kept| kept.as_ref().as_ref()).map(|peer| peer.to_json(about.namespace));
         let record = self.records.get(about.namespace, about.name);
+        let (history, gap) = history(record.as_deref());
         Some(Facts {
             guard: Some(namespace.guard),
             namespace: Some(seen(&namespace)),
             peers: Some(peers.collect()),
-            history: history(record.as_deref()),
+            history,
             isolation: None,
+            gaps: gap.into_iter().collect(),
             cached: true,
         })
     }
 
-    /// The same from the API server, within [`LIVE`].
-    pub async fn live(&self, about: About<'_>) -> Result<Facts, Missed> {
+    /// The same from the API server, within `limit`.
+    pub async fn live(&self, about: About<'_>, limit: Duration) -> Result<Facts, Missed> {
         if self.is_off_limits(about.namespace) {
             return Ok(Facts::default());
         }
@@ -116,22 +118,24 @@ impl ClusterFacts {
             }
         };
         let all = async { Ok(tokio::join!(namespace, self.live_peers(about), record)) };
-        let (namespace, peers, record) = within(LIVE, all).await?;
+        let (namespace, peers, record) = within(limit, all).await?;
         // What cannot be read in a namespace that is not guarded is of no concern.
         let Some(namespace) = namespace? else { return Ok(Facts::default()) };
         let (peers, record) = (peers?, record?);
+        let (history, gap) = history(record.as_ref());
         Ok(Facts {
             guard: Some(namespace.guard),
             namespace: Some(seen(&namespace)),
             peers: Some(peers),
-            history: history(record.as_ref()),
+            history,
             isolation: None,
+            gaps: gap.into_iter().collect(),
             cached: false,
         })
     }
 
-    /// The Deployment as it is stored, whole; `None`: there is none.
-    pub async fn deployment(&self, namespace: &str, name: &str) -> Result<Option<Json>, Missed> {
+    /// The Deployment as it is stored, whole, read within `limit`; `None`: there is none.
+    pub async fn deployment(&self, namespace: &str, name: &str, limit: Duration) -> Result<Option<Json>, Missed> {
         let attempt = Attempt::new("get", "deployments").within(namespace).named(name);
         let missed = |error: &kube::Error| Missed(attempt.explain(error));
         let path = WireDeployment::url_path(&(), Some(namespace));
@@ -144,7 +148,7 @@ impl ClusterFacts {
                 Err(error) => Err(missed(&error)),
             }
         };
-        within(LIVE, read).await
+        within(limit, read).await
     }
 
     /// Hooks never ask about these; should one be edited to, the answer is the same.
@@ -232,12 +236,15 @@ fn strings(members: &BTreeMap<String, String>) -> Json {
     Json::from(members.collect::<BTreeMap<_, _>>())
 }
 
-/// `None` where the record cannot be read: what it says is then unknown, which is not the same as nothing.
-pub(super) fn history(record: Option<&Result<Stored, RecordError>>) -> Option<History> {
+/// `None` where the record cannot be read, and why: what it says is then unknown, which is not the same as nothing.
+pub(super) fn history(record: Option<&Result<Stored, RecordError>>) -> (Option<History>, Option<String>) {
     match record {
-        None => Some(History::default()),
-        Some(Ok(stored)) => Some(history_of(&stored.record)),
-        Some(Err(_)) => None,
+        None => (Some(History::default()), None),
+        Some(Ok(stored)) => (Some(history_of(&stored.record)), None),
+        Some(Err(error)) => {
+            let gap = format!("what was reverted before is not known, so nothing is refused for it: {error}");
+            (None, Some(gap))
+        }
     }
 }
 
@@ -401,16 +408,16 @@ mod tests {
     #[tokio::test]
     async fn live_reads_say_the_same_or_what_was_missed() {
         let (facts, _) = ClusterFacts::new(client("no-such-word", false), OWN);
-        let live = facts.live(about("shop", "churn")).await.unwrap();
+        let live = facts.live(about("shop", "churn"), LIVE).await.unwrap();
         assert_eq!((live.guard, live.cached), (Some(Guard::Warn), false));
         // The label selector is the server's to apply, and this one does not.
         assert_eq!(names(&live), ["churn-canary=1", "ranker=7"]);
         assert_eq!(live.history.unwrap().quarantine, []);
-        assert!(facts.deployment("shop", "churn").await.unwrap().is_some());
-        assert_eq!(facts.deployment("shop", "none").await, Ok(None));
+        assert!(facts.deployment("shop", "churn", LIVE).await.unwrap().is_some());
+        assert_eq!(facts.deployment("shop", "none", LIVE).await, Ok(None));
 
         let (facts, _) = ClusterFacts::new(client("enforce", true), OWN);
-        let Missed(why) = facts.live(about("shop", "churn")).await.unwrap_err();
+        let Missed(why) = facts.live(about("shop", "churn"), LIVE).await.unwrap_err();
         assert!(why.contains("no right to get namespaces"), "{why}");
     }
 

@@ -108,7 +108,7 @@ async fn hold(
     let attempt = Attempt::new("list", "deployments").within(name);
     let histories = match listed {
         Ok(listed) => {
-            let of = |(_, name, record)| (name, facts::history(Some(&record)));
+            let of = |(_, name, record)| (name, facts::history(Some(&record)).0);
             Ok(listed.into_iter().map(of).collect())
         }
         Err(RecordError::Cluster(why)) => Err(why),

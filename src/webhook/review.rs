@@ -1,6 +1,6 @@
 //! One review: body → [`Request`] → [`Facts`] → verdict or defaults → answer, all before the request's deadline.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{body::Bytes, http::StatusCode};
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use crate::{
         defaults, message,
         wire::{Operation, Request, WireError},
     },
-    cluster::facts::{About, Missed},
+    cluster::facts::{About, LIVE, Missed},
     config::Guard,
     telemetry::{FindingLabels, LiveReadLabels, PolicyLabels, ReviewLabels, VerdictLabel},
     template::{Json, json, keys},
@@ -26,6 +26,10 @@ use crate::{
 
 /// Bodies up to this size are parsed where they are (some hundred microseconds at most); larger ones where it may take long.
 const SMALL: usize = 128 << 10;
+
+/// A dry run makes nothing: whoever tries a whole stage (stable and canary, both new) asks about each of them alone.
+const ALONE: &str =
+    "a dry run does not show what else is to be applied with this, so what rests on other Deployments only warns";
 
 /// Which hook asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +97,7 @@ impl Review<'_> {
 
     /// The Scale as a request about its Deployment. `Err`: there is none, or it could not be read (and why).
     async fn scaled(&self, request: &Request) -> Result<Request, Option<String>> {
-        let found = self.app.facts.deployment(&request.namespace, &request.name).await;
+        let found = self.app.facts.deployment(&request.namespace, &request.name, self.reading()).await;
         self.count_read("deployment", found.as_ref().map(Option::is_some));
         match found {
             Ok(Some(deployment)) => Ok(request.clone().scaled(deployment)),
@@ -113,21 +117,35 @@ impl Review<'_> {
             None => self.live(request).await.unwrap_or_else(|Missed(why)| {
                 warn!(namespace = request.namespace, "taken as enforce: {why}");
                 let namespace = Json::from_json_str(r#"{"labels": {}, "annotations": {}}"#).ok();
-                Facts { guard: Some(Guard::Enforce), namespace, ..Facts::default() }
+                let gap = format!("surefoot could not look at the namespace, and takes it as enforce: {why}");
+                Facts { guard: Some(Guard::Enforce), namespace, gaps: vec![gap], ..Facts::default() }
             }),
         }
     }
 
     async fn live(&self, request: &Request) -> Result<Facts, Missed> {
-        let live = self.app.facts.live(about(request)).await;
+        let live = self.app.facts.live(about(request), self.reading()).await;
         self.count_read("facts", live.as_ref().map(|facts| facts.guard.is_some()));
         live
     }
 
+    /// How long a live read may take now: half of what is left at most, so that what it brings can be judged, and the
+    /// scale hook, which may read twice in its one second, is answered in time.
+    fn reading(&self) -> Duration {
+        LIVE.min(self.deadline.saturating_duration_since(Instant::now()) / 2)
+    }
+
     async fn validated(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
+        if !facts.gaps.is_empty() {
+            self.app.metrics.incomplete_facts.inc();
+        }
         let (request, facts, verdict) = self.validate(request, facts).await?;
-        let (request, verdict) = match facts.cached && verdict.used_facts {
+        let (request, facts, verdict) = match facts.cached && verdict.used_facts {
             true => self.confirmed(request, facts, verdict).await?,
+            false => (request, facts, verdict),
+        };
+        let (request, verdict) = match request.dry_run && self.hook == Hook::Validate && verdict.used_facts {
+            true => self.without_peers(request, facts, verdict, ALONE.to_owned()).await?,
             false => (request, verdict),
         };
         let answer = answer::validated(&request, &verdict, Timestamp::now());
@@ -145,20 +163,42 @@ impl Review<'_> {
         Ok(self.judged(&request, answer, label))
     }
 
-    /// A denial that rests on cached facts is decided again on a live read. One that rests on peers and cannot be
-    /// confirmed is a warning; what stands without them stays. History stays too: only surefoot itself writes a record, so
-    /// a cached quarantine is wrong for moments at most, and a slow API server must not open the door to what it holds.
-    async fn confirmed(&self, request: Request, facts: Facts, first: Verdict) -> Result<(Request, Verdict), Refusal> {
-        let missed = match self.live(&request).await {
-            Ok(live) => return self.validate(request, live).await.map(|(request, _, verdict)| (request, verdict)),
+    /// A denial that rests on cached facts is decided again on a live read.
+    async fn confirmed(
+        &self,
+        request: Request,
+        facts: Facts,
+        first: Verdict,
+    ) -> Result<(Request, Facts, Verdict), Refusal> {
+        let Missed(why) = match self.live(&request).await {
+            Ok(live) => return self.validate(request, live).await,
             Err(missed) => missed,
         };
-        warn!(namespace = request.namespace, name = request.name, "a denial becomes a warning: {missed}");
+        warn!(namespace = request.namespace, name = request.name, "a denial may become a warning: {why}");
+        let note =
+            format!("the other Deployments could not be looked at again, so what rests on them only warns: {why}");
         let fewer = Facts { peers: None, cached: false, ..facts };
-        let (request, _, mut verdict) = self.validate(request, fewer).await?;
-        let denied = first.findings.into_iter().filter(|finding| finding.level == Level::Deny);
-        let unconfirmed: Vec<_> = denied.filter(|finding| !verdict.findings.contains(finding)).collect();
-        verdict.findings.extend(unconfirmed.into_iter().map(|finding| Finding { level: Level::Warn, ..finding }));
+        let (request, verdict) = self.without_peers(request, fewer.clone(), first, note).await?;
+        Ok((request, fewer, verdict))
+    }
+
+    /// What a denial rests on peers for becomes a warning, and `note` says why; what stands without them stays. History
+    /// stays too: only surefoot itself writes a record, so a cached quarantine is wrong for moments at most, and a slow API
+    /// server must not open the door to what it holds.
+    async fn without_peers(
+        &self,
+        request: Request,
+        facts: Facts,
+        first: Verdict,
+        note: String,
+    ) -> Result<(Request, Verdict), Refusal> {
+        let (request, _, mut verdict) = self.validate(request, Facts { peers: None, cached: false, ..facts }).await?;
+        let lost = first.findings.into_iter().filter(|finding| !verdict.findings.contains(finding));
+        let lost: Vec<_> = lost.map(|finding| Finding { level: finding.level.min(Level::Warn), ..finding }).collect();
+        if !lost.is_empty() {
+            verdict.notes.push(note);
+        }
+        verdict.findings.extend(lost);
         Ok((request, verdict))
     }
 

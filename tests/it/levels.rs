@@ -9,8 +9,8 @@ use crate::{
         Outcome::{Refused, Silent, Warned},
         bad, create,
     },
-    shared,
-    support::{ControlPlane, http},
+    shared::{self, metric},
+    support::ControlPlane,
     trial,
 };
 
@@ -29,12 +29,6 @@ fn annotation(plane: &ControlPlane, namespace: &str, name: &str, key: &str) -> R
     let last = events.last().with_context(|| format!("nothing is audited of {namespace}/{name}"))?;
     let value = &last["annotations"][format!("validate.surefoot.dev/{key}")];
     Ok(value.as_str().unwrap_or_default().to_owned())
-}
-
-/// The value of one line of `/metrics`.
-fn metric(answer: &http::Answer, line: &str) -> u64 {
-    let value = answer.body.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-    value.unwrap_or(0)
 }
 
 fn audit_is_silent_to_the_user() -> Result<()> {

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("ratchet::an_old_bad_object_can_go_back", an_old_bad_object_can_go_back),
         trial("ratchet::an_old_bad_object_can_be_deleted", an_old_bad_object_can_be_deleted),
         trial("ratchet::containers_are_known_by_name", containers_are_known_by_name),
+        trial("ratchet::a_policy_may_refuse_what_was_there_before", a_policy_may_refuse_what_was_there_before),
     ]
 }
 
@@ -212,8 +213,29 @@ fn containers_are_known_by_name() -> Result<()> {
         ("and broken again", vec![without_readiness("a")?], Refused(&["1 problem (probes/"])),
     ];
     for (what, containers, outcome) in rows {
-        let replaced = ana.run_with_input(&["replace", "-f", "-"], &of(&containers).to_string())?;
-        outcome.of(replaced).context(what)?;
+        let replaced = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        outcome.of(patch(&ana, "m", &replaced)?).context(what)?;
     }
     Ok(())
+}
+
+/// `existing: Deny`, for `images` alone.
+fn a_policy_may_refuse_what_was_there_before() -> Result<()> {
+    let second = shared::second()?;
+    let (admin, ana) = shared::namespace(&second.plane, "ratchet-existing", "")?;
+    apply(&ana, &bad("m"))?.success()?;
+    guard(&admin)?;
+    let images_only = Refused(&["1 problem (images/latest); nothing was changed", "Warning: [probes/no-readiness]"]);
+    images_only.of(ana.run(&["label", "deploy", "m", "team=a"])?)?;
+    images_only.of(ana.run(&["set", "env", "deploy/m", "A=b"])?)?;
+    // What is never asked about stays free.
+    Silent.of(ana.run(&["annotate", "deploy", "m", "note=x"])?)?;
+    Silent.of(ana.run(&["scale", "deploy", "m", "--replicas=0"])?)?;
+    Warned(&["[probes/no-readiness]"]).of(ana.run(&[
+        "set",
+        "image",
+        "deploy/m",
+        "model=registry.local/model:1.0.0",
+    ])?)?;
+    Silent.of(ana.run(&["delete", "deploy", "m"])?)
 }

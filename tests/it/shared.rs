@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use crate::support::{ControlPlane, Kubectl, Node, Surefoot};
+use crate::{
+    relay::{Held, Relay},
+    support::{ControlPlane, Kubectl, Node, Surefoot, http},
+};
 
 /// Quick, so that a scenario takes seconds: what is under test is the order of things, not their length. What is said of
 /// policies concerns namespaces of trials that are about it.
@@ -27,6 +30,14 @@ exemptions:
 rollouts:
   budget: {failures: 3, percent: 10, window: 10m}
   bake: 10s
+";
+
+/// The configuration of the second control plane.
+const STRICT: &str = "\
+apiVersion: surefoot.dev/v1
+kind: Config
+policies:
+  images: {existing: Deny}
 ";
 
 /// The program under test.
@@ -59,6 +70,47 @@ pub(crate) fn surefoot() -> Result<MutexGuard<'static, Surefoot>> {
         Ok(Mutex::new(surefoot))
     })?;
     Ok(surefoot.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A control plane of its own, with a surefoot that reaches it through a relay.
+pub(crate) struct Second {
+    pub(crate) plane: ControlPlane,
+    pub(crate) surefoot: Surefoot,
+    relay: Relay,
+}
+
+impl Second {
+    /// Holds traffic back until what is returned is dropped.
+    pub(crate) fn hold(&self, what: Held) -> impl Drop + use<> {
+        struct Back(Relay);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                self.0.hold(Held::Nothing);
+            }
+        }
+        self.relay.hold(what);
+        Back(self.relay.clone())
+    }
+}
+
+/// The second control plane, for one trial at a time: here surefoot can be cut off, and what is wrong already is refused
+/// by one policy all the same.
+pub(crate) fn second() -> Result<MutexGuard<'static, Second>> {
+    static SECOND: OnceLock<Result<Mutex<Second>, String>> = OnceLock::new();
+    let second = once(&SECOND, || {
+        let plane = ControlPlane::start()?;
+        let mut surefoot = Surefoot::install(&plane, program(), STRICT)?;
+        let relay = Relay::start(&plane)?;
+        relay.redirect(surefoot.webhook_account())?;
+        surefoot.start_webhook()?;
+        Ok(Mutex::new(Second { plane, surefoot, relay }))
+    })?;
+    Ok(second.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The value of one line of `/metrics`; 0 where it is not there yet.
+pub(crate) fn metric(metrics: &http::Answer, line: &str) -> u64 {
+    metrics.body.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A namespace with a guard (`enforce`, …; empty for none) in which `ana` may edit. kubectl as the admin, and as ana.
