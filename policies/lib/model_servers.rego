@@ -1,7 +1,8 @@
 # METADATA
 # title: Model servers
 # description: |
-#   What is known of the servers that people run models with. To add one, add an entry below.
+#   What is known of the servers that people run models with. To add one that everybody has, add an entry below; one of your
+#   own goes into the configuration, as an entry of the parameter `servers` of `probes`, with the same members.
 package surefoot.model_servers
 
 # By the organisation in the image's name, what follows the registry's host: `nvidia` for
@@ -102,6 +103,31 @@ running(container) := candidates[0] if {
 		glob.match(server.image, ["/"], concat("/", array.concat(array.slice(steps, start, count(steps) - 1), [name])))
 		tagged(server, tag)
 	]
+}
+
+# The first entry of one's own that fits: its glob is held against as many of the last steps of the image's name as it has
+# itself. Where it leaves out `name` or `startup`, that is the glob, and 300; one without `image`, `port` or `ready` says too
+# little, and is passed over.
+own(container, entries) := candidates[0] if {
+	entries[0] # mostly there are none
+	is_string(container.image)
+	steps := split(container.image, "/")
+	[name, tag] := name_and_tag(steps[count(steps) - 1])
+	candidates := [server |
+		server := complete(entries[_])
+		start := count(steps) - count(split(server.image, "/"))
+		start >= 0
+		glob.match(server.image, ["/"], concat("/", array.concat(array.slice(steps, start, count(steps) - 1), [name])))
+		tagged(server, tag)
+	]
+}
+
+complete(entry) := object.union({"name": entry.image, "startup": 300}, entry) if {
+	is_string(entry.image)
+	is_string(entry.ready)
+	is_number(entry.port)
+	is_number(object.get(entry, "startup", 300))
+	is_string(object.get(entry, "tag", ""))
 }
 
 name_and_tag(reference) := [parts[0], concat("", array.slice(parts, 1, 2))] if {

@@ -43,6 +43,28 @@ test_other_images if {
 	not model_servers.running("x")
 }
 
+own_name(image, entries) := model_servers.own({"image": image}, entries).name
+
+test_own if {
+	entry := {"image": "acme/bento-*", "port": 3000, "ready": "/readyz"}
+	own_name("acme/bento-churn", [entry]) == "acme/bento-*"
+	own_name("registry.local:5000/mirror/acme/bento-churn:2@sha256:0123", [entry]) == "acme/bento-*"
+	not own_name("acme/churn", [entry])
+	not own_name("acme/bento-x/churn", [entry])
+	not own_name("bento-churn", [entry])
+	not own_name("other/bento-churn", [entry])
+	not own_name("acme/bento-churn", [])
+	own_name("registry.local/churn:2", [{"image": "churn", "name": "ours", "port": 1, "ready": "/"}]) == "ours"
+	own_name("a/b/c/d:1", [{"image": "*/c/d", "name": "deep", "port": 1, "ready": "/"}]) == "deep"
+	tagged := object.union(entry, {"tag": "gpu-*"})
+	own_name("acme/bento-churn:gpu-2", [tagged])
+	not own_name("acme/bento-churn:2", [tagged])
+	own_name("acme/bento-churn:2", [tagged, object.union(entry, {"name": "second"})]) == "second"
+	model_servers.own({"image": "acme/bento-x"}, [entry]).startup == 300
+	not model_servers.own({"image": null}, [entry])
+	not model_servers.own({}, [entry])
+}
+
 port_of(container) := model_servers.certain_port(container, model_servers.running(container))
 
 ports(image, numbers) := {"image": image, "ports": [{"containerPort": number} | some number in numbers]}

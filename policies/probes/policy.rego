@@ -12,13 +12,14 @@
 #   action: Deny
 #   parameters:
 #     ignoreContainers: {description: globs of container names that are not looked at}
+#     servers: {description: "model servers of your own, before those that are known: {name: Bento, image: acme/bento-*, port: 3000, ready: /readyz, live: /livez, startup: 120}"}
 package surefoot.probes
 
 import data.surefoot.lib
 import data.surefoot.model_servers
 import data.surefoot.quantity
 
-params := lib.params({"ignoreContainers": []})
+params := lib.params({"ignoreContainers": [], "servers": []})
 
 deny contains finding if {
 	container := containers[index]
@@ -80,7 +81,7 @@ warn contains finding if {
 			[called(container), reason],
 		),
 		"path": lib.pointer("containers", index, ["startupProbe"]),
-		"fix": sprintf("startupProbe: {%s, periodSeconds: 10, failureThreshold: %d}%s", [asked, seconds / 10, remark]),
+		"fix": sprintf("startupProbe: {%s, periodSeconds: 10, failureThreshold: %d}%s", [asked, tens(seconds), remark]),
 	}
 }
 
@@ -126,12 +127,19 @@ defaults contains entry if {
 	not container[probe].httpGet.port
 	not lib.probed(container, probe)
 	not container.name in ignored
-	server := model_servers.running(container)
+	server := server_of(container)
 	port := model_servers.certain_port(container, server)
 	entry := {
 		"path": lib.pointer("containers", index, [probe]),
 		"value": object.union({"httpGet": {"path": server.ready, "port": port}}, timing(probe, server)),
 	}
+}
+
+# The model server that it runs, by its image.
+server_of(container) := server if {
+	server := model_servers.own(container, params.servers)
+} else := server if {
+	server := model_servers.running(container)
 }
 
 called(container) := lib.called("containers", container)
@@ -144,24 +152,27 @@ ignored := lib.names_like(params.ignoreContainers)
 # A model that is busy answers late: five seconds rather than the API's one.
 timing("readinessProbe", _) := {"timeoutSeconds": 5}
 
-timing("startupProbe", server) := {"timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": server.startup / 10}
+timing("startupProbe", server) := {"timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": tens(server.startup)}
+
+tens(seconds) := max([1, ceil(seconds / 10)])
 
 # Why a container is expected to take its time, and for how many seconds.
 slow(container) := [sprintf("runs %s", [server.name]), server.startup] if {
-	server := model_servers.running(container)
+	server := server_of(container)
 } else := ["asks for a GPU", 1800] if {
-	container.resources[_][resource]
+	amount := container.resources[_][resource]
 	not resource in {"cpu", "memory"}
 	quantity.is_gpu(resource)
+	quantity.positive(amount)
 }
 
 # What a probe should ask, and a remark where that can only be guessed.
 question(container, kind) := [sprintf("httpGet: {path: %s, port: %v}", [path, port]), ""] if {
-	server := model_servers.running(container)
+	server := server_of(container)
 	path := server[kind]
 	port := port_of(container, server)
 } else := [sprintf("tcpSocket: {port: %v}", [port]), ""] if {
-	server := model_servers.running(container)
+	server := server_of(container)
 	port := port_of(container, server)
 } else := [sprintf("httpGet: {path: %s, port: %v}", [guess.path, port]), guess.remark] if {
 	guess := guesses[kind]

@@ -31,7 +31,7 @@ test_good if {
 }
 
 test_parameters if {
-	probes.params == {"ignoreContainers": []} with input as {}
+	probes.params == {"ignoreContainers": [], "servers": []} with input as {}
 }
 
 test_no_readiness if {
@@ -151,8 +151,58 @@ test_no_startup_with_a_gpu if {
 	)
 	findings := probes.warn with input as fixtures.create(patches)
 	{finding.msg | some finding in findings} == {`container "model" asks for a GPU and has no startupProbe, so liveness may restart it while the model still loads`}
-	without_gpu := array.concat(patches, fixtures.replace(concat("", [model, "/resources"]), {"limits": {"cpu": "1"}}))
-	warned(without_gpu) == set()
+	none := [{"limits": {"cpu": "1"}}, {"limits": {"nvidia.com/gpu": "0"}}, {"claims": [{"name": "gpu"}]}]
+	[one | some one in none; warned(array.concat(patches, fixtures.replace(concat("", [model, "/resources"]), one))) != set()] == []
+	some_gpus := [{"requests": {"amd.com/gpu": 1}}, {"limits": {"nvidia.com/mig-1g.5gb": "1"}}]
+	[one | some one in some_gpus; warned(array.concat(patches, fixtures.replace(concat("", [model, "/resources"]), one))) != {"no-startup"}] == []
+}
+
+# Servers of one's own come from the configuration, and before those that are known.
+bento := {"name": "Bento", "image": "acme/bento-*", "port": 3000, "ready": "/readyz", "live": "/livez", "startup": 115}
+
+with_servers(servers, patches) := fixtures.with_parameters(fixtures.create(patches), {"servers": servers})
+
+test_servers_of_ones_own if {
+	image := "registry.local/acme/bento-churn:2.4.0"
+	review := with_servers([bento], serving(image, [3000]))
+	entries := probes.defaults with input as review
+	entries == {
+		{
+			"path": concat("", [model, "/readinessProbe"]),
+			"value": {"httpGet": {"path": "/readyz", "port": 3000}, "timeoutSeconds": 5},
+		},
+		{
+			"path": concat("", [model, "/startupProbe"]),
+			"value": {"httpGet": {"path": "/readyz", "port": 3000}, "timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": 12},
+		},
+	}
+	fixes := {finding.fix | some finding in probes.deny; finding.code == "no-liveness"} with input as review
+	fixes == {"livenessProbe: {httpGet: {path: /livez, port: 3000}, failureThreshold: 6}"}
+	msgs := {finding.msg | some finding in probes.warn} with input as review
+	msgs == {`container "model" runs Bento and has no startupProbe, so liveness may restart it while the model still loads`}
+
+	# One that is known, told to be otherwise.
+	triton := {"name": "our Triton", "image": "nvidia/tritonserver", "port": 8080, "ready": "/up"}
+	changed := probes.defaults with input as with_servers([bento, triton], serving("nvcr.io/nvidia/tritonserver:24.05-py3", [8000, 8080]))
+	{entry.value.httpGet | some entry in changed} == {{"path": "/up", "port": 8080}}
+
+	# The others stay known.
+	kept := probes.defaults with input as with_servers([bento], serving("nvcr.io/nvidia/tritonserver:24.05-py3", [8000]))
+	count(kept) == 2
+}
+
+test_mistakes_in_servers_break_nothing if {
+	wrong := [
+		null, 7, "x", [], {}, {"image": "acme/bento-*"}, object.union(bento, {"port": "3000"}), object.union(bento, {"image": null}),
+		object.union(bento, {"ready": 7}), object.union(bento, {"startup": "5m"}), object.union(bento, {"tag": 7}),
+	]
+	results := [1 |
+		some one in wrong
+		review := with_servers([one], serving("registry.local/acme/bento-churn:2.4.0", [3000]))
+		probes.defaults == set() with input as review
+		fixtures.codes(probes.deny) == {"no-readiness", "no-liveness"} with input as review
+	]
+	count(results) == count(wrong)
 }
 
 test_startup_budget if {

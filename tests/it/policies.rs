@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         trial("policies::their_unit_tests_pass", their_unit_tests_pass),
         trial("policies::each_has_cases_that_deny_and_that_allow", each_has_cases_that_deny_and_that_allow),
+        trial("policies::a_model_server_of_ones_own", a_model_server_of_ones_own),
     ];
     trials.extend(cases().into_iter().map(|case| {
         let name = format!("policies::case::{}", shown(&case));
@@ -67,6 +68,41 @@ fn each_has_cases_that_deny_and_that_allow() -> anyhow::Result<()> {
         );
         ensure!(own().any(|(_, want)| want.deny.is_empty()), "tests/cases/{folder} has no case that allows");
     }
+    Ok(())
+}
+
+/// The configuration knows a server that the catalogue does not: its probes are added like those of the others.
+fn a_model_server_of_ones_own() -> anyhow::Result<()> {
+    const CONFIG: &str = "apiVersion: surefoot.dev/v1
+kind: Config
+policies:
+  probes:
+    parameters:
+      servers:
+      - {name: Scorer, image: acme/scorer-*, port: 9000, ready: /up, live: /alive, startup: 120}
+";
+    const DEPLOYMENT: &str = r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "churn"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+        {"name": "model", "image": "registry.local/acme/scorer-churn:2", "ports": [{"containerPort": 9000}]}]}}}}"#;
+    let folder = tempfile::tempdir()?;
+    let (config, manifest) = (folder.path().join("config.yaml"), folder.path().join("churn.json"));
+    fs::write(&config, CONFIG)?;
+    fs::write(&manifest, DEPLOYMENT)?;
+    let run = Command::new(env!("CARGO_BIN_EXE_surefoot"))
+        .args(["check", "-o", "json", "--config"])
+        .args([&config, &manifest])
+        .output()?;
+    let report: Value = serde_json::from_slice(&run.stdout).with_context(|| format!("{run:?}"))?;
+    let of_probes = |key: &str| -> Vec<&Value> {
+        let all = report["objects"][0][key].as_array().into_iter().flatten();
+        all.filter(|one| one["policy"] == "probes").collect()
+    };
+    let added: Vec<_> = of_probes("defaults").iter().map(|one| &one["value"]["httpGet"]["path"]).collect();
+    ensure!(added == ["/up", "/up"], "{report}");
+    let findings = of_probes("findings");
+    ensure!(findings.len() == 1 && findings[0]["code"] == "no-liveness", "{report}");
+    let fix = "livenessProbe: {httpGet: {path: /alive, port: 9000}, failureThreshold: 6}";
+    ensure!(findings[0]["fix"] == fix, "{report}");
     Ok(())
 }
 
