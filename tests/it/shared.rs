@@ -138,7 +138,10 @@ subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: ana}}]
 }
 
 /// Starts it once; a failed start fails all that need it, with the same words.
-fn once<T>(cell: &'static OnceLock<Result<T, String>>, start: impl FnOnce() -> Result<T>) -> Result<&'static T> {
+pub(crate) fn once<T>(
+    cell: &'static OnceLock<Result<T, String>>,
+    start: impl FnOnce() -> Result<T>,
+) -> Result<&'static T> {
     let started = cell.get_or_init(|| start().map_err(|error| format!("{error:#}")));
     started.as_ref().map_err(|error| anyhow!("{error}"))
 }
