@@ -4,7 +4,11 @@
 //! The tree interpreter in strict mode, never the bytecode VM: that one turns run-time errors into "undefined", which in
 //! a `deny` rule means "allowed".
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use regorus::{
     LimitError,
@@ -60,6 +64,31 @@ impl Engine {
         Ok(())
     }
 
+    /// The value of `rule` without input, with what a runner of tests wants to know beside it.
+    pub(super) fn ask(&self, rule: &str, limit: Duration) -> Asked {
+        let mut regorus = self.regorus.clone();
+        regorus.set_gather_prints(true);
+        regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
+        let start = monotonic_now();
+        let value = regorus.eval_rule(rule.to_owned()).map_err(|error| stopped(&error, limit));
+        let took = start.zip(monotonic_now()).map(|(start, end)| end.saturating_sub(start));
+        Asked { value, prints: regorus.take_prints().unwrap_or_default(), took: took.unwrap_or_default() }
+    }
+
+    /// The lines of each file on which something was evaluated while `rules` were asked, each within `limit`.
+    pub(super) fn touched(&self, rules: &[String], limit: Duration) -> BTreeMap<String, BTreeSet<u32>> {
+        let mut regorus = self.regorus.clone();
+        regorus.set_enable_coverage(true);
+        regorus.set_gather_prints(true);
+        regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
+        for rule in rules {
+            // One that breaks has touched what it reached.
+            let _ = regorus.eval_rule(rule.clone());
+        }
+        let files = regorus.get_coverage_report().map(|report| report.files).unwrap_or_default();
+        files.into_iter().map(|file| (file.path, file.covered)).collect()
+    }
+
     /// What one request needs to ask its policies.
     pub(super) fn session(&self, limit: Duration) -> Session<'_> {
         Session { engine: self, regorus: None, left: limit }
@@ -95,19 +124,32 @@ impl Session<'_> {
                 self.regorus = Some(regorus);
                 Ok(value)
             }
-            Err(error) => Err(match error.chain().find_map(|cause| cause.downcast_ref()) {
-                Some(LimitError::TimeLimitExceeded { .. }) => {
-                    Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
-                }
-                _ => broken(&error),
-            }),
+            Err(error) => Err(stopped(&error, limit)),
         }
     }
+}
+
+/// What [`Engine::ask`] gives.
+pub(super) struct Asked {
+    pub(super) value: Result<Json, Broken>,
+    /// `file:line: text` of each `print`.
+    pub(super) prints: Vec<String>,
+    pub(super) took: Duration,
 }
 
 impl Broken {
     fn unplaced(message: String) -> Self {
         Self { file: String::new(), line: 0, column: 0, message }
+    }
+}
+
+/// Why an evaluation that might take `limit` gave no value.
+fn stopped(error: &anyhow::Error, limit: Duration) -> Broken {
+    match error.chain().find_map(|cause| cause.downcast_ref()) {
+        Some(LimitError::TimeLimitExceeded { .. }) => {
+            Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
+        }
+        _ => broken(error),
     }
 }
 

@@ -37,6 +37,6 @@ pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
 pub use pointer::notation;
 pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};
-pub use testing::{TestOutcome, run_tests};
+pub use testing::{Test, TestOutcome, Tests, run_tests};
 pub use validate::validate;
 pub use wire::{Operation, Request, Via, WireError};

@@ -167,9 +167,9 @@ impl PolicySet {
     pub fn load_tested(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
         let set = Self::load(sources.clone(), config)?;
         let failed = testing::run_tests(&sources)?.into_iter().filter_map(|test| {
-            let TestOutcome { name, file, line, failed } = test;
+            let TestOutcome { name, file, line, column, failed, .. } = test;
             let message = format!("test {name} failed: {}; `surefoot test` shows more", failed?);
-            Some(ConfigError::new(&file, text_of(&sources, &file), Position { line, column: 1 }, message))
+            Some(ConfigError::new(&file, text_of(&sources, &file), Position { line, column }, message))
         });
         let failed: Vec<LoadError> = failed.collect();
         if failed.is_empty() { Ok(set) } else { Err(LoadErrors(failed)) }
@@ -515,7 +515,7 @@ mod tests {
         let begins = "probes/policy_test.rego:4:1: test data.surefoot.probes_test.test_bad failed: did not hold; ";
         assert!(told.starts_with(begins), "{told}");
         assert!(
-            told.contains("probes/policy_test.rego:5:1: test data.surefoot.probes_test.test_broken failed"),
+            told.contains("probes/policy_test.rego:5:18: test data.surefoot.probes_test.test_broken failed"),
             "{told}"
         );
         assert!(told.contains("\n  4 | test_bad if 1 == 2\n"), "{told}");

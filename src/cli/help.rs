@@ -17,6 +17,24 @@ Exit codes:
   1  at least one would be refused
   2  a file, a policy or the configuration could not be read, or a policy broke; the rest was judged";
 
+pub(super) const TEST: &str = "\
+Examples:
+  surefoot test                                    policies/, with the cases in tests/cases/
+  surefoot test mine --watch                       while writing: again at each save
+  surefoot test --run canary_cap_test              a part
+  surefoot test mine --min-coverage 100 -o json    in a pipeline
+
+JSON, stable (fields may be added):
+  {\"version\": 1, \"policies\": [{\"name\", \"tests\", \"cases\", \"coverage\", \"files\"}], \"tests\": [{\"name\", \"file\", \"line\",
+   \"column\", \"outcome\", \"message\", \"why\", \"printed\"}], \"cases\": [{\"file\", \"policy\", \"outcome\", \"message\"}],
+   \"coverage\", \"failed\", \"problems\"}
+  outcome: passed, failed or skipped.
+
+Exit codes:
+  0  everything passed
+  1  a test or case failed, or less is covered than --min-coverage
+  2  the policies do not load (file:line:column says where), or there was nothing to run";
+
 pub(super) const STATUS: &str = "\
 Examples:
   surefoot status -A               every rollout in guarded namespaces

@@ -71,7 +71,7 @@ pub(super) fn shown(dir: Option<&Path>, file: &str) -> String {
 
 /// All Rego files in a folder and below, sorted, so that the set is the same wherever it is read. What cannot be read is
 /// said of all files at once.
-fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
+pub(super) fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
     let files = files(dir)?;
     if files.is_empty() {
         return Err(anyhow!("no policies in {}: no file there or below ends in .rego", dir.display()).into());

@@ -24,6 +24,7 @@ mod manifests;
 mod report;
 mod source;
 mod status;
+mod test;
 mod wait;
 mod webhook;
 
@@ -40,6 +41,8 @@ pub struct Cli {
 enum Command {
     #[command(about = "Judge manifests on disk: the same verdicts as in the cluster")]
     Check(check::Check),
+    #[command(about = "Run the unit tests and cases of policies, with coverage")]
+    Test(test::Test),
     #[command(about = "Show every rollout, or one with its timeline", after_long_help = help::STATUS)]
     Status(status::Status),
     #[command(about = "Wait until a rollout has settled, or say that it was reverted", after_long_help = help::WAIT)]
@@ -91,6 +94,7 @@ impl Outcome {
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Check(args) => args.run(),
+        Command::Test(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Manifests(args) => args.run(),

@@ -30,6 +30,7 @@ mod rollouts;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;
+mod workbench;
 
 const THREADS: usize = 4;
 
@@ -44,6 +45,7 @@ fn main() {
     trials.extend(check_sources::trials());
     trials.extend(check_output::trials());
     trials.extend(policies::trials());
+    trials.extend(workbench::trials());
     trials.extend(http::trials());
     trials.extend(loading::trials());
     trials.extend(hooks::trials());

@@ -1,0 +1,179 @@
+//! Cases: whole manifests below a folder for each policy, with the verdict that is wanted in their first line.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{
+    admission::{Level, PolicySet},
+    cli::{
+        around::Around,
+        judge::{Judge, Subject},
+        report::Judged,
+        source,
+    },
+    config::yaml,
+};
+
+/// What one case gave.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// As the user would name it.
+    pub(super) file: String,
+    /// The folder that it lies in.
+    pub(super) policy: String,
+    /// `None`: as wanted.
+    pub(super) failed: Option<String>,
+    pub(super) took: Duration,
+}
+
+/// Case files below `folder`, by policy; no folder, no cases.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub(super) fn find(folder: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for policy in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let name = policy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_case = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        found.extend(entries(&policy)?.into_iter().filter(is_case).map(|case| (name.clone(), case)));
+    }
+    Ok(found)
+}
+
+/// Sorted; what is hidden is not meant.
+fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let listed = listed.with_context(|| format!("cannot read the cases in {}", folder.display()))?;
+    let shown = listed.iter().filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let mut paths: Vec<PathBuf> = shown.map(fs::DirEntry::path).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// One sentence for each folder of cases that belongs to no policy of `set`.
+pub(super) fn strays(found: &[(String, PathBuf)], set: &PolicySet) -> Vec<String> {
+    let known: Vec<&str> = set.policies().iter().map(|policy| policy.name.as_str()).collect();
+    let folders: BTreeSet<&str> = found.iter().map(|(policy, _)| policy.as_str()).collect();
+    let strays = folders.into_iter().filter(|folder| !known.contains(folder));
+    strays.map(|folder| yaml::unknown("cases not run, there is no policy", folder, &known)).collect()
+}
+
+/// Judges the documents of `file`; what it finds of `policy` in the last one must be what the first line wants.
+pub(super) fn run(judge: &Judge, policy: &str, file: &Path) -> Case {
+    let started = Instant::now();
+    let failed = holds(judge, policy, file).err().map(|error| format!("{error:#}"));
+    Case { file: file.display().to_string(), policy: policy.to_owned(), failed, took: started.elapsed() }
+}
+
+fn holds(judge: &Judge, policy: &str, file: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(file).context("cannot be read")?;
+    let text = String::from_utf8(bytes).ok().context("is no UTF-8; save it as UTF-8")?;
+    let want = Want::parse(text.lines().next().unwrap_or_default())?;
+    let mut found = source::read(&[file.to_owned()], &mut std::io::empty(), "default");
+    let around = Around::new(&found, None);
+    let subjects = Subject::given(&mut found, &around);
+    if let Some(problem) = found.problems.first() {
+        let place = problem.place.map(|place| format!("{}:{}: ", place.line, place.column)).unwrap_or_default();
+        bail!("{place}{}", problem.message);
+    }
+    let report = judge.all(&subjects);
+    if let Some(failure) = report.failures.iter().find(|failure| failure.policy == policy) {
+        bail!("the policy broke: {}:{}:{}: {}", failure.file, failure.line, failure.column, failure.message);
+    }
+    let skipped = report.skipped.iter().find(|skipped| skipped.policy == policy);
+    if let Some(skipped) = skipped.filter(|_| want != Want::default()) {
+        bail!("the policy needs {}, which files do not tell; test it with unit tests", skipped.needs.join(" and "));
+    }
+    let applied = report.judged.last().context("there is no Deployment in it")?;
+    want.compare(policy, applied)
+}
+
+/// What the first line of a case asks for: `# want: deny CODE, CODE`, `# want: warn CODE`, `# want: allow`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Want {
+    deny: BTreeSet<String>,
+    warn: BTreeSet<String>,
+}
+
+impl Want {
+    fn parse(line: &str) -> anyhow::Result<Self> {
+        const FORMS: &str = "`# want: deny CODE`, `# want: warn CODE` or `# want: allow`";
+        let Some(wanted) = line.trim_start_matches('\u{feff}').strip_prefix("# want:") else {
+            bail!("1:1: the first line does not say what is wanted: {FORMS}");
+        };
+        let mut want = Self::default();
+        let mut codes: Option<&mut BTreeSet<String>> = None;
+        let (mut said, mut awaited) = (false, false);
+        for word in wanted.split([' ', ',', ';']).filter(|word| !word.is_empty()) {
+            match (word, &mut codes) {
+                ("deny", _) => (codes, awaited) = (Some(&mut want.deny), true),
+                ("warn", _) => (codes, awaited) = (Some(&mut want.warn), true),
+                ("allow", _) => codes = None,
+                (code, Some(codes)) => {
+                    codes.insert(code.to_owned());
+                    awaited = false;
+                }
+                (word, None) => bail!("1:1: `{word}` is no word of a want line: {FORMS}"),
+            }
+            said = true;
+        }
+        ensure!(said && !awaited, "1:1: the first line does not say what is wanted: {FORMS}");
+        Ok(want)
+    }
+
+    /// Denials must be those that are wanted; beside the wanted warnings there may be others.
+    fn compare(&self, policy: &str, applied: &Judged) -> anyhow::Result<()> {
+        let found = |level: Level| -> BTreeSet<String> {
+            let findings = applied.findings.iter().filter(|it| it.level == level && it.policy == policy);
+            findings.map(|finding| finding.code.to_string()).collect()
+        };
+        if let Some(invalid) = applied.findings.iter().find(|finding| finding.policy == "kubernetes") {
+            bail!("Kubernetes would refuse it: {}", invalid.message);
+        }
+        let (denied, warned) = (found(Level::Deny), found(Level::Warn));
+        let told = |codes: &BTreeSet<String>| {
+            let names: Vec<String> = codes.iter().map(|code| format!("{policy}/{code}")).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        ensure!(denied == self.deny, "want denials: {}; got: {}", told(&self.deny), told(&denied));
+        ensure!(self.warn.is_subset(&warned), "want warnings: {}; got: {}", told(&self.warn), told(&warned));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_is_wanted() {
+        let rows = [
+            ("# want: deny a, b", Ok((vec!["a", "b"], vec![]))),
+            ("# want: deny a; warn b", Ok((vec!["a"], vec!["b"]))),
+            ("# want: allow", Ok((vec![], vec![]))),
+            ("# want: warn b", Ok((vec![], vec!["b"]))),
+            ("# want: deny", Err("does not say")),
+            ("# want:", Err("does not say")),
+            ("apiVersion: apps/v1", Err("does not say")),
+            ("", Err("does not say")),
+            ("# want: denied a", Err("`denied` is no word")),
+            ("# want: allow a", Err("`a` is no word")),
+        ];
+        for (line, expected) in rows {
+            match (Want::parse(line), expected) {
+                (Ok(want), Ok((deny, warn))) => {
+                    assert!(want.deny.iter().eq(&deny) && want.warn.iter().eq(&warn), "{line}: {want:?}");
+                }
+                (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{line}: {error}"),
+                (got, _) => panic!("{line}: {got:?}"),
+            }
+        }
+    }
+}
