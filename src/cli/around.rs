@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::source::{Manifests, Object};
+use super::{
+    judge::tree,
+    source::{Manifests, Object},
+};
 use crate::{
     admission::Facts,
     cluster::inventory::Held,
@@ -65,17 +68,20 @@ impl Around {
         }
     }
 
-    /// Every Deployment that the cluster has and keeps, by namespace and name.
-    pub(super) fn deployments(&self) -> impl Iterator<Item = (&str, &Json)> {
-        self.live.iter().flat_map(BTreeMap::values).flat_map(Self::deployments_of)
+    /// What the cluster holds, by namespace.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Held> {
+        self.live.iter().flat_map(BTreeMap::values)
     }
 
-    fn deployments_of(held: &Held) -> Vec<(&str, &Json)> {
-        let stays = |found: &&Json| json::at(found, &["metadata", "deletionTimestamp"]).is_none();
-        let mut found: Vec<_> =
-            held.deployments.iter().filter(stays).map(|found| (held.name.as_str(), found)).collect();
-        found.sort_by_key(|(_, found)| name_of(found));
-        found
+    /// What the policies may know of a namespace as a whole.
+    pub(super) fn facts_of_namespace(&self, name: &str) -> Facts {
+        let held = self.held(name);
+        Facts {
+            guard: Some(Guard::Enforce),
+            namespace: self.namespaces.get(name).cloned().or_else(|| held?.namespace.clone()),
+            isolation: held.and_then(|held| held.isolation.clone().ok()),
+            ..Facts::default()
+        }
     }
 
     /// The Deployment as the cluster has it now.
@@ -136,8 +142,4 @@ fn seen(namespace: &Json) -> Json {
 
 fn name_of(object: &Json) -> &str {
     json::str_at(object, &["metadata", "name"]).unwrap_or_default()
-}
-
-fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
-    Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
 }

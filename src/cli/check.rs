@@ -160,7 +160,11 @@ impl Given {
         let held = live.as_deref().unwrap_or_default();
         let (guards, notices) = (guards(held), notices(held));
         let around = Around::new(&found, live);
-        let subjects = Subject::given(&mut found, &around);
+        let mut subjects = Subject::given(&mut found, &around);
+        // Whether a namespace is kept apart is a question about a cluster: said to be skipped, once.
+        if let Some(first) = subjects.first().filter(|_| around.live().next().is_none()) {
+            subjects.push(Subject::whole(&first.object.namespace().to_owned(), &around, 0));
+        }
         Self { files: found.files, problems: found.problems, subjects, guards, notices }
     }
 
@@ -177,6 +181,8 @@ fn guards(held: &[Held]) -> BTreeMap<String, Guarding> {
 
 /// What could not be read, each once: it is told, and the rest is judged.
 fn notices(held: &[Held]) -> Vec<String> {
-    let missing: BTreeSet<String> = held.iter().filter_map(|held| held.histories.as_ref().err().cloned()).collect();
+    let histories = held.iter().filter_map(|held| held.histories.as_ref().err());
+    let missing: BTreeSet<String> =
+        histories.chain(held.iter().filter_map(|held| held.isolation.as_ref().err())).cloned().collect();
     missing.into_iter().collect()
 }

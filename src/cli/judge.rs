@@ -51,6 +51,8 @@ pub(super) enum Asks {
     Recorded(Request),
     /// To take a Deployment that is there as it is, were it new.
     Again,
+    /// Nothing: what is judged is a namespace.
+    Whole,
 }
 
 impl Subject {
@@ -80,18 +82,35 @@ impl Subject {
         subjects
     }
 
-    /// Every Deployment of a cluster.
+    /// Every namespace of a cluster, and every Deployment that it has and keeps.
     pub(super) fn held(around: &Around) -> Vec<Self> {
-        let subject = |(index, (namespace, found)): (usize, (&str, &Json))| {
-            let (kind, places) = ("Deployment".to_owned(), Places::default());
-            let object = Object { file: 0, index, kind, value: found.clone(), places, home: namespace.into() };
-            let mut facts = around.facts(&object);
-            // The template that comes next will not be one that has settled, so it gets defaults.
-            facts.history.iter_mut().for_each(|history| history.settled.clear());
-            Self { object: Rc::new(object), asks: Asks::Again, facts }
-        };
-        around.deployments().enumerate().map(subject).collect()
+        let mut subjects = Vec::new();
+        for held in around.live() {
+            let stays = |found: &&Json| json::at(found, &["metadata", "deletionTimestamp"]).is_none();
+            let mut found: Vec<&Json> = held.deployments.iter().filter(stays).collect();
+            found.sort_by_key(|found| json::str_at(found, &["metadata", "name"]));
+            for found in found {
+                let object = live_object("Deployment", found.clone(), &held.name, subjects.len());
+                let mut facts = around.facts(&object);
+                // The template that comes next will not be one that has settled, so it gets defaults.
+                facts.history.iter_mut().for_each(|history| history.settled.clear());
+                subjects.push(Self { object: Rc::new(object), asks: Asks::Again, facts });
+            }
+            subjects.push(Self::whole(&held.name, around, subjects.len()));
+        }
+        subjects
     }
+
+    /// A namespace, for the policies that judge it as a whole.
+    pub(super) fn whole(name: &str, around: &Around, index: usize) -> Self {
+        let value = tree([("metadata", tree([("name", Json::from(name))]))]);
+        let object = Rc::new(live_object("Namespace", value, name, index));
+        Self { object, asks: Asks::Whole, facts: around.facts_of_namespace(name) }
+    }
+}
+
+fn live_object(kind: &str, value: Json, namespace: &str, index: usize) -> Object {
+    Object { file: 0, index, kind: kind.to_owned(), value, places: Places::default(), home: namespace.into() }
 }
 
 const REVIEW: &str = "AdmissionReview";
@@ -146,6 +165,9 @@ impl Judge {
             let object = Rc::clone(&subject.object);
             let (silent, findings) = findings.into_iter().partition(|finding: &Finding| finding.level == Level::Audit);
             let silenced = self.silenced(&object, silent);
+            if matches!(subject.asks, Asks::Whole) && findings.is_empty() && silenced.is_empty() {
+                continue;
+            }
             report.judged.push(Judged { object, findings, silenced, defaults, notes, broken });
         }
         report.skipped = skipped.into_iter().collect();
@@ -166,11 +188,12 @@ impl Judge {
         let (mut request, key) = match &subject.asks {
             Asks::Recorded(request) => (request.clone(), None),
             Asks::Again => (Request::create(object.value.clone(), object.namespace()), None),
+            Asks::Whole => (Request::of_namespace(object.name(), subject.facts.namespace.as_ref()), None),
             Asks::Apply(stored_now) => {
-                outcome.findings = decode::faults(&object.value);
-                if !outcome.findings.is_empty() {
-                    // No policy is asked about something that the API server would not hand to it.
-                    return outcome;
+                match decode::faults(&object.value) {
+                    // No policy is asked about something that the API server could not hand to it.
+                    Err(findings) => return Outcome { findings, ..outcome },
+                    Ok(findings) => outcome.findings = findings,
                 }
                 let key = key(object);
                 let before = key.as_ref().and_then(|key| applied.remove(key)).or_else(|| stored_now.clone());
@@ -181,7 +204,7 @@ impl Judge {
                 (request, key)
             }
         };
-        if self.with_defaults {
+        if self.with_defaults && !matches!(subject.asks, Asks::Whole) {
             let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
             // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
             request = request.with_object(defaulter::defaulted(&added.object));
@@ -230,6 +253,10 @@ fn stored(object: &Object) -> Json {
     set(&mut value, "metadata", metadata);
     defaulter::apply(&mut value);
     value
+}
+
+pub(super) fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
+    Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
 }
 
 fn set(object: &mut Json, key: &str, value: Json) {

@@ -12,12 +12,13 @@ use kube::{
 use serde::Deserialize;
 
 use super::{
+    Namespace,
     client::Attempt,
-    facts,
+    facts, isolation,
     records::{RecordError, Records},
 };
 use crate::{
-    admission::History,
+    admission::{History, Isolation},
     config::{Guard, UnknownGuard},
     template::{Json, json, keys},
 };
@@ -41,6 +42,8 @@ pub struct Held {
     pub deployments: Vec<Json>,
     /// What the records say, by Deployment; `None` for a record that is damaged. `Err`: they could not be read, and why.
     pub histories: Result<BTreeMap<String, Option<History>>, String>,
+    /// What keeps it apart from others. `Err`: it could not be read, and why.
+    pub isolation: Result<Isolation, String>,
 }
 
 /// What the guard label of a namespace says.
@@ -104,7 +107,10 @@ async fn hold(
     let path = format!("/apis/apps/v1/namespaces/{name}/deployments");
     let everything = ListParams::default();
     let records = Records::new(client.clone(), own_namespace);
-    let (deployments, listed) = tokio::join!(list(client, &path, &everything), records.list(Some(name)));
+    let shown = namespace.as_ref().ok().map(seen);
+    let whole = whole(name, shown.as_ref());
+    let (deployments, listed, isolation) =
+        tokio::join!(list(client, &path, &everything), records.list(Some(name)), isolation::read(client, &whole));
     let attempt = Attempt::new("list", "deployments").within(name);
     let histories = match listed {
         Ok(listed) => {
@@ -125,10 +131,24 @@ async fn hold(
     Ok(Held {
         name: name.to_owned(),
         guarding,
-        namespace: namespace.ok().map(|found| seen(&found)),
+        namespace: shown,
         deployments: deployments.map_err(|error| attempt.explain(&error))?,
         histories,
+        isolation: isolation.map(|facts| facts.isolation.unwrap_or_default()),
     })
+}
+
+/// The namespace for the reader of what keeps it apart, which asks about it by its name alone.
+fn whole(name: &str, shown: Option<&Json>) -> Namespace {
+    let texts = |key| match shown.and_then(|shown| json::get(shown, key)) {
+        Some(Json::Object(members)) => {
+            let text = |(key, value)| Some((json::as_str(key)?.to_owned(), json::as_str(value)?.to_owned()));
+            members.iter().filter_map(text).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let (labels, annotations) = (texts("labels"), texts("annotations"));
+    Namespace { name: name.to_owned(), guard: Guard::Enforce, unknown: None, labels, annotations }
 }
 
 /// `input.context.namespace`.
@@ -223,6 +243,8 @@ mod tests {
                 _ if has("/deployments") && has("continue=two") => page(["c", "d"], ""),
                 _ if has("/deployments") => page(["a", "b"], "two"),
                 "GET /api/v1/namespaces/own/configmaps" => fake::refusal(403, "configmaps is forbidden: User \"ana\" cannot list"),
+                _ if has("/limitranges") || has("/resourcequotas") => fake::list(&[]),
+                _ if has("/networkpolicies") => fake::refusal(403, "networkpolicies is forbidden: User \"ana\" cannot list"),
                 other => panic!("{other}"),
             }
         })
@@ -244,6 +266,7 @@ mod tests {
         assert_eq!(held.guarding, Guarding::Unknown("no right to get namespaces: User \"ana\" lacks it".to_owned()));
         assert!(held.histories.as_ref().unwrap_err().contains("no right to list configmaps in namespace own"));
         assert_eq!((held.namespace.as_ref(), held.history("a")), (None, None));
+        assert!(held.isolation.unwrap_err().contains("no right to list networkpolicies in namespace shop"));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 mod bed;
 mod check;
+mod check_cluster;
 mod check_output;
 mod check_sources;
 mod cluster;
@@ -44,6 +45,7 @@ fn main() {
     trials.extend(check::trials());
     trials.extend(check_sources::trials());
     trials.extend(check_output::trials());
+    trials.extend(check_cluster::trials());
     trials.extend(policies::trials());
     trials.extend(workbench::trials());
     trials.extend(http::trials());

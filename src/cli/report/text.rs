@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Judged, Report};
 use crate::{
-    admission::{Failure, Finding, Level, notation},
+    admission::{Failure, Finding, Level, Skipped, notation},
     cli::source::{File, Problem, tree::Place},
     cluster::inventory::Guarding,
     config::{Exemption, Guard},
@@ -47,10 +47,11 @@ fn write_report(report: &Report, out: &mut String) -> fmt::Result {
     } else {
         write_files(report, out)?;
     }
-    for skipped in &report.skipped {
-        let why =
-            if report.guards.is_empty() { "which files do not tell (--cluster)" } else { "which could not be read" };
-        writeln!(out, "skipped: {} needs {}, {why}", skipped.policy, skipped.needs.join(" and "))?;
+    for Skipped { policy, needs } in &report.skipped {
+        let words = needs.iter().map(|need| if need == "isolation" { "a live namespace" } else { need });
+        let needs = words.collect::<Vec<_>>().join(" and ");
+        let why = if report.guards.is_empty() { " (--cluster)" } else { ", which could not be read" };
+        writeln!(out, "skipped: {policy} needs {needs}{why}")?;
     }
     out.push_str(&summary(report));
     Ok(())
@@ -101,7 +102,9 @@ fn write_findings(report: &Report, judged: &Judged, out: &mut String) -> fmt::Re
         out.push_str(&block(report, judged, finding));
         out.push('\n');
     }
-    for note in &judged.notes {
+    // What the guard label says wrong is said of its namespace.
+    let of_guard = report.guards.get(judged.object.namespace()).map(guard);
+    for note in judged.notes.iter().filter(|note| of_guard.as_ref() != Some(note)) {
         writeln!(out, "{MIXED}note{MIXED:#}: {}: {note}", judged.title())?;
     }
     Ok(())
@@ -270,11 +273,7 @@ fn plural(count: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        admission::{DefaultValue, Skipped},
-        cli::source,
-        template::Json,
-    };
+    use crate::{admission::DefaultValue, cli::source, template::Json};
 
     const CHURN: &str = "\
 apiVersion: apps/v1
@@ -344,7 +343,7 @@ error[probes/no-readiness]: container \"model\" has no readinessProbe
 
 k8s/churn.yaml     Deployment shop/churn          1 error   2 defaults would be added (--diff)
 k8s/canary.yaml    Deployment shop/churn-canary   ok
-skipped: one-at-a-time needs history, which files do not tell (--cluster)
+skipped: one-at-a-time needs history (--cluster)
 1 of 2 Deployments would be refused                                            exit code 1
 ";
         assert_eq!(plain(&report), expected);

@@ -5,49 +5,81 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::tree::escape;
+use super::{fields, tree::escape, validity};
 use crate::{
     admission::{Finding, Level},
     template::{Json, quantity},
 };
 
+/// The version whose fields are known: the feature of k8s-openapi in `Cargo.toml`.
+const NEWEST: &str = "1.33";
+
 const POD: &str = "/spec/template/spec";
 const CONTAINERS: &str = "/spec/template/spec/containers";
 
-/// Nothing, or why `object` is no apps/v1 Deployment: every quantity that does not parse, else the first field that does
-/// not decode, else that it runs nothing.
-pub(in crate::cli) fn faults(object: &Json) -> Vec<Finding> {
-    let mut value = match serde_json::to_value(object) {
-        Ok(value) => value,
-        Err(error) => return vec![fault("", format!("is no JSON: {error}"), "")],
-    };
+/// Why `object` is no apps/v1 Deployment: every quantity that does not parse, else the first field that does not decode,
+/// else that it runs nothing. `Ok`: it is one, and this is what the API server would say of it all the same.
+pub(in crate::cli) fn faults(object: &Json) -> Result<Vec<Finding>, Vec<Finding>> {
+    let mut value =
+        serde_json::to_value(object).map_err(|error| vec![fault("", format!("is no JSON: {error}"), "")])?;
     if value["apiVersion"] != "apps/v1" {
         let found = value["apiVersion"].as_str().map_or("missing".to_owned(), |found| format!("`{found}`"));
-        return vec![fault(
-            "/apiVersion",
-            format!("apiVersion is {found}; Deployments are served as apps/v1"),
-            "apiVersion: apps/v1",
-        )];
+        let message = format!("apiVersion is {found}; Deployments are served as apps/v1");
+        return Err(vec![fault("/apiVersion", message, "apiVersion: apps/v1")]);
     }
     let mut quantities = Quantities::default();
     if let Some(pod) = value.pointer_mut(POD) {
         quantities.walk_pod(pod, POD);
     }
     if !quantities.faults.is_empty() {
-        return quantities.faults;
+        return Err(quantities.faults);
     }
-    let has_containers = value.pointer(CONTAINERS).is_some_and(|list| list.as_array() != Some(&Vec::new()));
-    match decode(value) {
-        Some(fault) => vec![fault],
+    drop_nulls(&mut value);
+    if let Some(fault) = decode(&value) {
+        return Err(vec![fault]);
+    }
+    let mut faults = unknown_fields(&value);
+    if value.pointer(CONTAINERS).is_none_or(|list| list.as_array() == Some(&Vec::new())) {
         // Policies would find nothing wrong with containers that are not there.
-        None if !has_containers => vec![fault(CONTAINERS, "the pod template has no container".to_owned(), "")],
-        None => Vec::new(),
+        faults.push(fault(CONTAINERS, "the pod template has no container".to_owned(), ""));
+        return Err(faults);
     }
+    faults.extend(validity::faults(object));
+    Ok(faults)
+}
+
+/// A misspelt field is refused as the API server refuses it. One that resembles none is only warned about: a newer
+/// Kubernetes may have it.
+fn unknown_fields(value: &Value) -> Vec<Finding> {
+    let found = fields::unknown::<Deployment>(value).into_iter().filter(|it| !it.path.starts_with("/status/"));
+    found
+        .map(|fields::Unknown { path, name, known }| {
+            let close = misspelt(&name, known);
+            let (level, message) = match close {
+                Some(close) => (Level::Deny, format!("there is no field `{name}` here; did you mean `{close}`?")),
+                None => (
+                    Level::Warn,
+                    format!("Kubernetes {NEWEST} has no field `{name}` here, and kubectl would refuse it"),
+                ),
+            };
+            let fix = close.map_or_else(
+                || "remove it, or put it where it belongs".to_owned(),
+                |close| format!("rename it to {close}"),
+            );
+            Finding { code: "unknown-field".to_owned(), level, ..fault(&path, message, &fix) }
+        })
+        .collect()
+}
+
+/// The field that was meant: at most two slips away, one where it is short.
+fn misspelt<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let slips = |one: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), &one.to_lowercase());
+    let closest = known.iter().min_by_key(|one| slips(one))?;
+    (slips(closest) <= if name.len() < 6 { 1 } else { 2 }).then_some(*closest)
 }
 
 /// The first field that does not decode.
-fn decode(mut value: Value) -> Option<Finding> {
-    drop_nulls(&mut value);
+fn decode(value: &Value) -> Option<Finding> {
     let error = serde_path_to_error::deserialize::<_, Deployment>(value).err()?;
     let pointer: String = error.path().iter().filter_map(step).collect();
     let told = error.inner().to_string();
@@ -76,7 +108,7 @@ fn step(segment: &Segment) -> Option<String> {
     }
 }
 
-fn fault(path: &str, message: String, fix: &str) -> Finding {
+pub(super) fn fault(path: &str, message: String, fix: &str) -> Finding {
     Finding {
         policy: "kubernetes".to_owned(),
         code: "invalid".to_owned(),
@@ -189,14 +221,35 @@ mod tests {
         ];
         for (text, path) in cases {
             let document = &tree::parse(&format!("apiVersion: apps/v1\nkind: Deployment\n{text}\n")).unwrap()[0];
-            let faults = faults(&document.value);
+            let faults = faults(&document.value).err().unwrap_or_default();
             assert_eq!(faults.first().map(|fault| fault.path.as_str()), path, "{text}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused_and_a_strange_one_told() {
+        let text = |fields: &str| {
+            format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec:\n  selector: {{matchLabels: {{a: b}}}}\n  \
+                 template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: m, image: i, {fields}}}]}}}}\n"
+            )
+        };
+        let rows = [
+            ("readinesProbe: {}", Some((Level::Deny, "did you mean `readinessProbe`?"))),
+            ("Env: []", Some((Level::Deny, "did you mean `env`?"))),
+            ("restartPolicyOfTomorrow: []", Some((Level::Warn, "kubectl would refuse it"))),
+            ("readinessProbe: {}", None),
+        ];
+        for (fields, expected) in rows {
+            let found = faults(&tree::parse(&text(fields)).unwrap()[0].value).unwrap();
+            let told = found.first().map(|fault| (fault.level, fault.message.contains(expected.unwrap().1)));
+            assert_eq!(told, expected.map(|(level, _)| (level, true)), "{fields}: {found:?}");
         }
     }
 
     #[test]
     fn other_versions_are_not_served() {
         let document = &tree::parse("apiVersion: extensions/v1beta1\nkind: Deployment\n").unwrap()[0];
-        assert_eq!(faults(&document.value)[0].fix, "apiVersion: apps/v1");
+        assert_eq!(faults(&document.value).unwrap_err()[0].fix, "apiVersion: apps/v1");
     }
 }

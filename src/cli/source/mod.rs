@@ -19,7 +19,9 @@ use std::{
 use crate::template::{Json, json};
 
 pub(super) mod decode;
+mod fields;
 pub(super) mod tree;
+mod validity;
 
 use tree::{Document, Place, Places, SyntaxError};
 
