@@ -163,7 +163,7 @@ impl Given {
         let mut subjects = Subject::given(&mut found, &around);
         // Whether a namespace is kept apart is a question about a cluster: said to be skipped, once.
         if let Some(first) = subjects.first().filter(|_| around.live().next().is_none()) {
-            subjects.push(Subject::whole(&first.object.namespace().to_owned(), &around, 0));
+            subjects.push(Subject::whole(first.object.namespace(), &around, 0));
         }
         Self { files: found.files, problems: found.problems, subjects, guards, notices }
     }

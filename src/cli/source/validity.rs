@@ -169,7 +169,7 @@ fn labels_at<'a>(object: &'a Json, path: &[&str]) -> BTreeMap<&'a str, &'a str> 
 
 /// RFC 1123, as Kubernetes reads it.
 fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(|part| is_word(part))
+    name.len() <= 253 && name.split('.').all(is_word)
 }
 
 fn is_label(name: &str) -> bool {
