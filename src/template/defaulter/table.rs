@@ -358,7 +358,7 @@ static DOWNWARD_FILE: Type =
 
 static PROJECTED: Type = Type {
     optional: &[],
-    fields: &[("sources", Absent(Null)), ("sources", Each(&PROJECTION)), ("defaultMode", Absent(Int(420)))],
+    fields: &[("sources", Each(&PROJECTION)), ("sources", Absent(Null)), ("defaultMode", Absent(Int(420)))],
 };
 
 static PROJECTION: Type = Type {
@@ -433,6 +433,7 @@ static SCALE_IO: Type = Type {
     fields: &[
         ("storageMode", Zero(Text("ThinProvisioned"))),
         ("fsType", Zero(Text("xfs"))),
+        ("secretRef", Absent(Null)),
         ("secretRef", Inner(&REFERENCE)),
     ],
 };
