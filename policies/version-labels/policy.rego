@@ -75,17 +75,25 @@ deny contains finding if {
 	}
 }
 
-# The version that is there, where the other is missing. It follows its source: what an older object had there is not kept.
+# The version that is there, where the other is missing, or was copied before and has fallen behind: what a file says stays,
+# which surefoot sees to.
 defaults contains {"path": template_path, "value": on_deployment, "sticky": false} if {
 	not agreed
 	on_deployment != ""
-	on_template == ""
+	behind(on_template, before_on_template, on_deployment, before_on_deployment)
 }
 
 defaults contains {"path": deployment_path, "value": on_template, "sticky": false} if {
 	not agreed
 	on_template != ""
-	on_deployment == ""
+	behind(on_deployment, before_on_deployment, on_template, before_on_template)
+}
+
+behind(copy, _, _, _) if copy == ""
+
+behind(copy, copy_before, source, source_before) if {
+	copy == copy_before
+	source != source_before
 }
 
 template := input.request.object.spec.template
@@ -101,6 +109,14 @@ agreed if {
 on_deployment := lib.version(input.request.object)
 
 on_template := lib.version(template)
+
+default before_on_deployment := ""
+
+before_on_deployment := lib.version(input.request.oldObject)
+
+default before_on_template := ""
+
+before_on_template := lib.version(input.request.oldObject.spec.template)
 
 deployment_path := "/metadata/labels/app.kubernetes.io~1version"
 

@@ -150,6 +150,22 @@ test_defaults_copy if {
 	added(array.concat(fixtures.remove(on_template), fixtures.remove(on_deployment))) == set()
 }
 
+updated(old, patches) := entries if {
+	entries := version_labels.defaults with input as fixtures.update(old, patches)
+}
+
+# Which of the two was copied is for surefoot to know: it asks the file that was applied.
+test_a_copy_follows if {
+	updated([], fixtures.replace(on_deployment, "2.5.0")) == {{"path": on_template, "value": "2.5.0", "sticky": false}}
+	updated([], fixtures.replace(on_template, "2.5.0")) == {{"path": on_deployment, "value": "2.5.0", "sticky": false}}
+	both := array.concat(fixtures.replace(on_deployment, "2.5.0"), fixtures.replace(on_template, "2.6.0"))
+	updated([], both) == set()
+	updated([], fixtures.remove(on_template)) == {{"path": on_template, "value": "2.4.0", "sticky": false}}
+
+	# They differed before, and still do.
+	updated(fixtures.replace(on_template, "2.3.1"), fixtures.replace(on_template, "2.3.1")) == set()
+}
+
 survives(value) if {
 	places := [
 		image, on_deployment, on_template, "/metadata", "/metadata/labels", "/spec", "/spec/selector", "/spec/selector/matchLabels",

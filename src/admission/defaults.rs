@@ -1,5 +1,5 @@
 //! Defaults: what policies add to a Deployment that does not say it itself. Add if absent, parents made, so that asking
-//! twice changes nothing; and only where a rollout starts anyway, because what is added to a pod template starts one.
+//! twice changes nothing (what was added to follow its source, `"sticky": false`, goes on following it); and only where a rollout starts anyway, because what is added to a pod template starts one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, Guard},
-    template::{Digest, Json, defaulter, json},
+    template::{Digest, Json, defaulter, json, keys},
 };
 
 /// Asking again until nothing is added: a default may call for another. Three that do so in a row are a mistake.
@@ -157,7 +157,9 @@ impl Addition {
         let raw::Default { path, value, sticky } = default;
         let there = pointer::lookup(&self.object, &path);
         // Webhooks see objects with the API's defaults filled in: these cannot be told from absent.
-        if there.is_some_and(|value| *value != Json::Null && !defaulter::is_default(&path, value)) {
+        let is_absent = |value: &Json| *value == Json::Null || defaulter::is_default(&path, value);
+        let follows = |value: &Json| !sticky && old.is_some_and(|old| was_added(old, &self.object, &path, value));
+        if there.is_some_and(|value| !is_absent(value) && !follows(value)) {
             return Ok(());
         }
         let value = match old.filter(|_| sticky) {
@@ -179,6 +181,18 @@ impl Addition {
 fn stored(old: &Json, new: &Json, path: &str) -> Option<Json> {
     let value = pointer::value_at(old, &pointer::place(new, path))?;
     (*value != Json::Null && !defaulter::is_default(path, value)).then(|| value.clone())
+}
+
+/// Nobody wrote this value: the stored object has the same, and the file that `kubectl apply` was given does not name it.
+/// Apply never removes what a webhook has added, so this is the only way for it to follow its source.
+fn was_added(old: &Json, new: &Json, path: &str, value: &Json) -> bool {
+    let place = pointer::place(new, path);
+    let applied = || {
+        let text = json::str_at(new, &["metadata", "annotations", keys::LAST_APPLIED])?;
+        Json::from_json_str(text).ok()
+    };
+    pointer::value_at(old, &place) == Some(value)
+        && applied().is_some_and(|applied| pointer::value_at(&applied, &place).is_none())
 }
 
 /// Puts `value` at `path` and makes the objects on the way; gives the topmost pointer that was not there, and what is
@@ -380,6 +394,42 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/resources/
         settled.history.as_mut().unwrap().settled.push(template);
         let back = Request::update(object("", "x:2"), old(), "shop");
         assert_eq!(add_to(&set, &back, &settled, &Config::default()).added, []);
+    }
+
+    #[test]
+    fn what_was_added_follows_its_source_unless_a_file_says_otherwise() {
+        let set = PolicySet::load(PolicySet::built_in_sources(), &Config::default()).unwrap();
+        let object = |deployment: &str, template: &str, image: &str, file: Option<&str>| {
+            let applied = file.map(|file| format!(r#","annotations":{{"{}":{file:?}}}"#, keys::LAST_APPLIED));
+            let label = |version: &str| match version {
+                "" => String::new(),
+                version => format!(r#""app.kubernetes.io/version":"{version}""#),
+            };
+            parsed(&format!(
+                r#"{{"metadata":{{"name":"churn","labels":{{{}}}{}}},"spec":{{"minReadySeconds":9,"template":{{
+                    "metadata":{{"labels":{{{}}}}},"spec":{{"containers":[{{"name":"m","image":"churn:{image}"}}]}}}}}}}}"#,
+                label(deployment),
+                applied.unwrap_or_default(),
+                label(template)
+            ))
+        };
+        let plain_file = r#"{"spec":{"template":{"metadata":{"labels":{}}}}}"#;
+        let full_file = r#"{"spec":{"template":{"metadata":{"labels":{"app.kubernetes.io/version":"1"}}}}}"#;
+        let added_to = |template: &str, file: Option<&str>| {
+            let (old, new) = (object("1", "1", "1", file), object("2", template, "2", file));
+            let result =
+                add_to(&set, &Request::update(old, new.clone(), "shop"), &facts(Guard::Enforce), &Config::default());
+            assert_eq!(patched(&new, &result.patch), result.object);
+            added(&result)
+        };
+        let follows = [r#"/spec/template/metadata/labels/app.kubernetes.io~1version "2""#];
+        assert_eq!(added_to("1", Some(plain_file)), follows);
+        assert_eq!(added_to("", Some(plain_file)), follows);
+        assert_eq!(added_to("", None), follows);
+        assert!(added_to("1", Some(full_file)).is_empty(), "the file says 1");
+        assert!(added_to("1", None).is_empty(), "nobody knows who wrote it");
+        assert!(added_to("1", Some("{")).is_empty(), "nor here");
+        assert!(added_to("3", Some(plain_file)).is_empty(), "somebody wrote it just now");
     }
 
     #[test]

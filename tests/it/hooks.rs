@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("hooks::an_unsafe_deployment_is_refused", an_unsafe_deployment_is_refused),
         trial("hooks::defaults_are_added_once", defaults_are_added_once),
+        trial("hooks::a_copied_version_follows_the_file", a_copied_version_follows_the_file),
         trial("hooks::below_enforce_nothing_is_refused", below_enforce_nothing_is_refused),
         trial("hooks::a_canary_stays_small", a_canary_stays_small),
         trial("hooks::an_override_takes_the_verb", an_override_takes_the_verb),
@@ -121,6 +122,36 @@ fn a_canary_stays_small() -> Result<()> {
     refused(apply(&ana, &labelled("churn-too", "canary", "1.2.0", 1))?, &["canary-cap/"])?;
     ana.run(&["scale", "deploy", "churn", "--replicas=40"])?.success()?;
     scale("4")?.success()?;
+    Ok(())
+}
+
+/// A file that says the version in one place is applied again and again, and needs no second one.
+fn a_copied_version_follows_the_file() -> Result<()> {
+    let plane = shared::plane()?;
+    drop(shared::surefoot()?);
+    let (_, ana) = shared::namespace(plane, "hooks-version", "enforce")?;
+    let key = "app.kubernetes.io/version";
+    let file = |name: &str, version: &str, on_template: &str| {
+        let mut object = good(name);
+        object["metadata"]["labels"][key] = json!(version);
+        let template = &mut object["spec"]["template"];
+        template["spec"]["containers"][0]["image"] = json!(format!("registry.local/model:{version}"));
+        let labels = template["metadata"]["labels"].as_object_mut().context("labels")?;
+        labels.remove(key);
+        if !on_template.is_empty() {
+            labels.insert(key.to_owned(), json!(on_template));
+        }
+        anyhow::Ok(object)
+    };
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        apply(&ana, &file("m", version, "")?)?.success()?;
+        let stored = ana.json(&["deploy", "m"])?;
+        ensure!(stored["spec"]["template"]["metadata"]["labels"][key] == version, "{version}: {stored}");
+    }
+    // One that says it in both places has to change it in both.
+    apply(&ana, &file("n", "1.0.0", "1.0.0")?)?.success()?;
+    refused(apply(&ana, &file("n", "1.1.0", "1.0.0")?)?, &["version-labels/differ"])?;
+    apply(&ana, &file("n", "1.1.0", "1.1.0")?)?.success()?;
     Ok(())
 }
 
