@@ -22,7 +22,7 @@ Examples:
   surefoot test                                    policies/, with the cases in tests/cases/
   surefoot test mine --watch                       while writing: again at each save
   surefoot test --run canary_cap_test              a part
-  surefoot test mine --min-coverage 100 -o json    in a pipeline
+  surefoot test mine --min-coverage 100 -o junit   in a pipeline
 
 JSON, stable (fields may be added):
   {\"version\": 1, \"policies\": [{\"name\", \"tests\", \"cases\", \"coverage\", \"files\"}], \"tests\": [{\"name\", \"file\", \"line\",
@@ -34,6 +34,33 @@ Exit codes:
   0  everything passed
   1  a test or case failed, or less is covered than --min-coverage
   2  the policies do not load (file:line:column says where), or there was nothing to run";
+
+pub(super) const NEW: &str = "\
+Example, from nothing to a verdict:
+  surefoot new gpu-quota
+  surefoot test --watch                                                         in a second window
+  surefoot check --policies policies tests/cases/gpu-quota/deny.yaml
+
+The policies in DIR stand in for the shipped ones; to keep those too, begin with a copy of them.
+Exit codes: 0 written, 2 the name is no good, or something of that name is there already.";
+
+pub(super) const BUNDLE: &str = "\
+Examples:
+  surefoot bundle policies/ | kubectl apply -f -
+  surefoot bundle policies/ > policies.yaml        for a repository that a GitOps tool applies
+
+The webhook reads it where the ConfigMap is mounted: surefoot webhook --policies /etc/surefoot/policies. A change of the
+ConfigMap is taken up without a restart. Keys are paths with two underscores for each slash
+(probes__policy.rego); --policies understands them, also for check and test.
+A ConfigMap holds 1 MiB. Exit codes: 0 printed, 2 the policies do not load, a test failed, or they do not fit.";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  source <(surefoot completions bash)                                   in ~/.bashrc
+  surefoot completions zsh > \"${fpath[1]}/_surefoot\"
+  surefoot completions fish > ~/.config/fish/completions/surefoot.fish
+
+As a plugin of kubectl: link the program as kubectl-surefoot somewhere in the PATH, then kubectl surefoot status -A.";
 
 pub(super) const STATUS: &str = "\
 Examples:

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
+use super::bundle;
 use crate::{
     admission::{LoadError, LoadErrors, PolicySet, Source},
     config::{Config, ConfigError, yaml::Position},
@@ -82,7 +83,7 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
         match text("policy", &file) {
             Ok(text) => {
                 let path = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-                sources.push(Source { path, text });
+                sources.push(Source { path: bundle::path(&path), text });
             }
             Err(error) => errors.push(error),
         }

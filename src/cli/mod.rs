@@ -8,11 +8,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod around;
+mod bundle;
 mod certs;
 mod check;
+mod completions;
 mod controller;
 mod follow;
 mod help;
@@ -21,6 +23,7 @@ mod judge;
 mod live;
 mod load;
 mod manifests;
+mod new;
 mod report;
 mod source;
 mod status;
@@ -36,6 +39,18 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// The arguments of this process; ends it where they are wrong or ask for help. As a plugin of kubectl (a file
+    /// `kubectl-surefoot` in the PATH) it goes by the name that one types: `kubectl surefoot`.
+    pub fn of_this_process() -> Self {
+        let called = std::env::args_os().next().map(std::path::PathBuf::from);
+        let name = called.as_deref().and_then(std::path::Path::file_stem).unwrap_or_default();
+        let command = Self::command();
+        let command = if name == "kubectl-surefoot" { command.bin_name("kubectl surefoot") } else { command };
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// One line for the list of commands; the long text stands with the arguments, in a file of its own.
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -43,6 +58,10 @@ enum Command {
     Check(check::Check),
     #[command(about = "Run the unit tests and cases of policies, with coverage")]
     Test(test::Test),
+    #[command(about = "Begin a policy: Rego, unit tests and cases that pass")]
+    New(new::New),
+    #[command(about = "Print a policy folder as one ConfigMap, for kubectl apply")]
+    Bundle(bundle::Bundle),
     #[command(about = "Show every rollout, or one with its timeline", after_long_help = help::STATUS)]
     Status(status::Status),
     #[command(about = "Wait until a rollout has settled, or say that it was reverted", after_long_help = help::WAIT)]
@@ -51,6 +70,8 @@ enum Command {
     Manifests(manifests::Manifests),
     #[command(about = "Make a development CA and a serving certificate")]
     Certs(certs::Certs),
+    #[command(about = "Print a completion script for a shell")]
+    Completions(completions::Completions),
     #[command(about = "Run the admission webhook", after_long_help = help::WEBHOOK)]
     Webhook(webhook::Webhook),
     #[command(about = "Run the controller", after_long_help = help::CONTROLLER)]
@@ -95,10 +116,13 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Check(args) => args.run(),
         Command::Test(args) => args.run(),
+        Command::New(args) => args.run(),
+        Command::Bundle(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Manifests(args) => args.run(),
         Command::Certs(args) => args.run(),
+        Command::Completions(args) => args.run(),
         Command::Webhook(args) => args.run(),
         Command::Controller(args) => args.run(),
     };

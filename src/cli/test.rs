@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   DIR/**.rego ──▶ gate ──▶ unit tests ──▶ coverage ─┐
-//!   CASES/NAME/*.yaml ─────▶ cases ───────────────────┴─▶ Run ──▶ text | json
+//!   CASES/NAME/*.yaml ─────▶ cases ───────────────────┴─▶ Run ──▶ text | json | junit
 //! ```
 
 mod cases;
@@ -76,6 +76,8 @@ enum Format {
     Text,
     /// For scripts; stable, version 1
     Json,
+    /// For CI systems that show tests: JUnit XML
+    Junit,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -115,6 +117,7 @@ impl Test {
                 super::print(&text::render(run, self.verbose))
             }
             Format::Json => super::print(&(machine::json(run)? + "\n")),
+            Format::Junit => super::print(&machine::junit(run)?),
         }
     }
 

@@ -1,16 +1,20 @@
-//! What a policy author does: `surefoot test`, as a person or a pipeline runs it.
+//! What a policy author does: `surefoot new`, `test` and `bundle`, as a person or a pipeline runs them.
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{ChildStderr, ChildStdout, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::trial;
+use crate::{shared, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -21,6 +25,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("workbench::a_part_can_be_run", a_part_can_be_run),
         trial("workbench::what_does_not_load_has_a_place", what_does_not_load_has_a_place),
         trial("workbench::an_endless_test_is_named_and_the_rest_runs", an_endless_test_is_named_and_the_rest_runs),
+        trial("workbench::junit_is_what_ci_reads", junit_is_what_ci_reads),
+        trial("workbench::watching_runs_again_at_each_save", watching_runs_again_at_each_save),
+        trial("workbench::what_new_makes_works", what_new_makes_works),
+        trial("workbench::a_bundle_gives_the_same_verdicts", a_bundle_gives_the_same_verdicts),
+        trial("workbench::what_cannot_be_bundled_is_said", what_cannot_be_bundled_is_said),
+        trial("workbench::a_bundle_is_a_config_map", a_bundle_is_a_config_map),
+        trial("workbench::shells_complete_and_kubectl_finds_it", shells_complete_and_kubectl_finds_it),
     ]
 }
 
@@ -263,4 +274,216 @@ test_last if true
     run.says(1, &["FAIL data.surefoot.owner_test.test_endless", "did not end within 1000 ms", "1 of 6 failed"])?;
     surefoot(folder.path(), &["test", "--timeout", "soon"])?.says(2, &["5s or 1m"])?;
     Ok(())
+}
+
+fn what_new_makes_works() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    surefoot(folder.path(), &["new", "gpu-quota"])?
+        .says(0, &["policies/gpu-quota/policy.rego", "next: surefoot test"])?;
+    surefoot(folder.path(), &["test", "--min-coverage", "100"])?
+        .says(0, &["3 tests and 2 cases passed, coverage 100 %"])?;
+    let deny = "tests/cases/gpu-quota/deny.yaml";
+    let check = surefoot(folder.path(), &["check", "--policies", "policies", deny])?;
+    check.says(1, &["error[gpu-quota/no-owner]: no annotation example.com/owner", "deny.yaml:4:1"])?;
+    surefoot(folder.path(), &["check", "--policies", "policies", "tests/cases/gpu-quota/allow.yaml"])?.says(0, &[])?;
+    surefoot(folder.path(), &["new", "gpu-quota"])?.says(2, &["policies/gpu-quota is there already"])?;
+    for (bad, good) in [("GpuQuota", "gpu-quota"), ("lib", "lib-rule"), ("../x", "x"), ("gpu-test", "gpu")] {
+        surefoot(folder.path(), &["new", bad])?.says(2, &[&format!("try `{good}`")])?;
+    }
+    // Elsewhere, beside what is there.
+    surefoot(folder.path(), &["new", "b", "--policies", "x/mine", "--cases", "x/cases"])?.says(0, &[])?;
+    surefoot(folder.path(), &["test", "x/mine", "--cases", "x/cases"])?.says(0, &["3 tests and 2 cases"])?;
+    Ok(())
+}
+
+/// Lays `data` out as the kubelet does: files are links into `..data`, which is a link to a folder with a time in its name.
+fn mount(folder: &Path, data: &serde_json::Map<String, Value>) -> anyhow::Result<()> {
+    use std::os::unix::fs::symlink;
+    let generation = "..2026_11_23_02_00_00.123456789";
+    fs::create_dir_all(folder.join(generation))?;
+    symlink(generation, folder.join("..data"))?;
+    for (key, text) in data {
+        fs::write(folder.join(generation).join(key), text.as_str().context("a text")?)?;
+        symlink(Path::new("..data").join(key), folder.join(key))?;
+    }
+    Ok(())
+}
+
+fn bundled(folder: &Path, arguments: &[&str]) -> anyhow::Result<(String, Value)> {
+    let run = surefoot(folder, arguments)?;
+    run.says(0, &[])?;
+    let manifest = serde_saphyr::from_str(&run.stdout).with_context(|| run.stdout.clone())?;
+    Ok((run.stdout, manifest))
+}
+
+fn a_bundle_gives_the_same_verdicts() -> anyhow::Result<()> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mounted = tempfile::tempdir()?;
+    let (text, manifest) = bundled(top, &["bundle", "policies"])?;
+    ensure!(bundled(top, &["bundle", "policies/"])?.0 == text, "not the same bytes");
+    ensure!(manifest["metadata"]["name"] == "surefoot-policies", "{}", manifest["metadata"]);
+    let data = manifest["data"].as_object().context("data")?;
+    ensure!(data.contains_key("probes__policy.rego") && data.contains_key("lib__lib.rego"), "{:?}", data.keys());
+    ensure!(!data.keys().any(|key| key.ends_with("_test.rego")), "tests in it");
+    mount(mounted.path(), data)?;
+    let mounted = mounted.path().to_str().context("a path")?;
+    let verdicts = |policies: &str| -> anyhow::Result<Value> {
+        let run = surefoot(top, &["check", "tests/cases", "--policies", policies, "-o", "json"])?;
+        let mut report = run.json()?;
+        ensure!(run.code == Some(1), "{}\n{}", run.stderr, report["failures"]);
+        let objects = report["objects"].take();
+        ensure!(objects.as_array().is_some_and(|objects| objects.len() > 50), "too few");
+        Ok(objects)
+    };
+    ensure!(verdicts("policies")? == verdicts(mounted)?, "other verdicts");
+
+    // With its tests, too; they pass where it is mounted.
+    let whole = tempfile::tempdir()?;
+    let (_, manifest) = bundled(top, &["bundle", "policies", "--with-tests", "--name", "mine", "-n", "shop"])?;
+    ensure!(manifest["metadata"]["name"] == "mine" && manifest["metadata"]["namespace"] == "shop", "{manifest}");
+    mount(whole.path(), manifest["data"].as_object().context("data")?)?;
+    let whole = whole.path().to_str().context("a path")?;
+    surefoot(top, &["test", whole, "--cases", "tests/cases", "--min-coverage", "100"])?.says(0, &["coverage 100 %"])?;
+    Ok(())
+}
+
+fn what_cannot_be_bundled_is_said() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    let good = bundled(folder.path(), &["bundle", "policies"])?.1;
+    ensure!(good["data"]["owner__policy.rego"] == POLICY, "{good}");
+    let refused = |words: &[&str]| -> anyhow::Result<()> {
+        let run = surefoot(folder.path(), &["bundle", "policies"])?;
+        run.says(2, words)?;
+        ensure!(run.stdout.is_empty(), "{}", run.stdout);
+        Ok(())
+    };
+    let test = "policies/owner/policy_test.rego";
+    write(folder.path(), test, format!("{TEST}\ntest_wrong if owner.deny == {{1}}\n"))?;
+    refused(&["policies/owner/policy_test.rego:10:1", "test_wrong", "did not hold"])?;
+    write(folder.path(), test, TEST)?;
+    write(folder.path(), "policies/lib/two words.rego", "package surefoot.lib\n")?;
+    refused(&["two words.rego", "has no keys with ` `"])?;
+    fs::remove_file(folder.path().join("policies/lib/two words.rego"))?;
+    write(folder.path(), "policies/a__b/policy.rego", POLICY.replace("owner\n", "other\n"))?;
+    refused(&["rename `a__b`"])?;
+    fs::remove_dir_all(folder.path().join("policies/a__b"))?;
+    // Two files, each as large as a policy may be.
+    let long = format!("package surefoot.lib\n{}", format!("# {}\n", "x".repeat(97)).repeat(9_000));
+    for name in ["one", "two"] {
+        write(folder.path(), &format!("policies/lib/{name}.rego"), &long)?;
+    }
+    refused(&["KiB of policies do not fit into a ConfigMap, which holds 1024 KiB", "the largest is lib/"])?;
+    fs::remove_file(folder.path().join("policies/lib/two.rego"))?;
+    surefoot(folder.path(), &["bundle", "policies"])?.says(0, &["kubectl apply --server-side"])?;
+    surefoot(folder.path(), &["bundle", "policies", "--name", "No Good"])?.says(2, &["--name `No Good`"])?;
+    surefoot(folder.path(), &["bundle", "nowhere"])?.says(2, &["nowhere"])?;
+    Ok(())
+}
+
+/// The API server takes it, and gives it back unchanged.
+fn a_bundle_is_a_config_map() -> anyhow::Result<()> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (admin, _) = shared::namespace(shared::plane()?, "workbench-bundle", "audit")?;
+    let (text, manifest) = bundled(top, &["bundle", "policies", "-n", "workbench-bundle"])?;
+    admin.apply(&text)?.success()?;
+    ensure!(admin.json(&["configmap", "surefoot-policies"])?["data"] == manifest["data"], "other data");
+    let again = admin.apply(&text)?.success()?;
+    ensure!(again.stdout.contains("unchanged"), "{again}");
+    Ok(())
+}
+
+fn shells_complete_and_kubectl_finds_it() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        surefoot(folder.path(), &["completions", shell])?.says(0, &["surefoot", "min-coverage", "completions"])?;
+    }
+    surefoot(folder.path(), &["completions", "csh"])?.says(2, &["[possible values: bash,"])?;
+    let bash = surefoot(folder.path(), &["completions", "bash"])?.stdout;
+    write(folder.path(), "surefoot.bash", bash)?;
+    let script = "source surefoot.bash; COMP_WORDS=(surefoot bun); COMP_CWORD=1; _surefoot surefoot bun surefoot; echo \"${COMPREPLY[@]}\"";
+    let run = Command::new("bash").args(["-c", script]).current_dir(folder.path()).output()?;
+    ensure!(String::from_utf8_lossy(&run.stdout).trim() == "bundle", "{run:?}");
+
+    let plugin = folder.path().join("kubectl-surefoot");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_surefoot"), &plugin)?;
+    let help = Command::new(plugin).args(["test", "-h"]).output()?;
+    ensure!(String::from_utf8_lossy(&help.stdout).contains("Usage: kubectl surefoot test [OPTIONS]"), "{help:?}");
+    surefoot(folder.path(), &["test", "-h"])?.says(0, &["Usage: surefoot test [OPTIONS]"])
+}
+
+fn junit_is_what_ci_reads() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    write(
+        folder.path(),
+        "policies/owner/policy_test.rego",
+        format!("{TEST}\ntest_wrong if owner.deny == {{\"<\"}}\ntodo_test_x if true\n"),
+    )?;
+    let run = surefoot(folder.path(), &["test", "-o", "junit"])?;
+    let document = roxmltree::Document::parse(&run.stdout).with_context(|| run.stdout.clone())?;
+    let all = document.root_element();
+    let counts = ["tests", "failures", "errors", "skipped"].map(|count| all.attribute(count).unwrap_or_default());
+    ensure!(run.code == Some(1) && counts == ["6", "1", "0", "1"], "{:?} {counts:?}\n{}", run.code, run.stdout);
+    let failed = document.descendants().find(|node| node.has_tag_name("failure")).context("no failure")?;
+    let case = failed.parent().context("of a case")?;
+    ensure!(case.attribute("name") == Some("test_wrong"), "{}", run.stdout);
+    ensure!(failed.text().is_some_and(|text| text.contains("owner.deny == {\"<\"}")), "{}", run.stdout);
+    Ok(())
+}
+
+/// Runs again within a second of a save, also after a policy that does not load.
+fn watching_runs_again_at_each_save() -> anyhow::Result<()> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let folder = workplace()?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_surefoot"))
+        .args(["test", "--watch"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (send, lines) = mpsc::channel();
+    for pipe in [child.stdout.take().map(Pipe::Out), child.stderr.take().map(Pipe::Err)].into_iter().flatten() {
+        let send = send.clone();
+        thread::spawn(move || pipe.lines().try_for_each(|line| send.send(line)));
+    }
+    let until = |words: &str| -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        loop {
+            let left = LIMIT.saturating_sub(started.elapsed());
+            let line = lines.recv_timeout(left).with_context(|| format!("`{words}` was not said"))?;
+            if line.contains(words) {
+                return Ok(started.elapsed());
+            }
+        }
+    };
+    let seen = (|| {
+        until("2 tests and 2 cases passed")?;
+        until("waiting for a change")?;
+        write(folder.path(), "policies/owner/policy.rego", POLICY.replace("legacy", "other"))?;
+        let first = until("1 of 4 failed")?;
+        write(folder.path(), "policies/owner/policy.rego", "package surefoot.owner\ndeny contains")?;
+        until("policies/owner/policy.rego:2:")?;
+        write(folder.path(), "policies/owner/policy.rego", POLICY)?;
+        until("2 tests and 2 cases passed")?;
+        write(folder.path(), "tests/cases/owner/more.yaml", case("# want: allow", "a", ""))?;
+        until("1 of 5 failed")?;
+        anyhow::Ok(first)
+    })();
+    child.kill()?;
+    child.wait()?;
+    println!("from saving a policy to the verdict: {} ms", seen?.as_millis());
+    Ok(())
+}
+
+enum Pipe {
+    Out(ChildStdout),
+    Err(ChildStderr),
+}
+
+impl Pipe {
+    fn lines(self) -> Box<dyn Iterator<Item = String>> {
+        match self {
+            Self::Out(pipe) => Box::new(BufReader::new(pipe).lines().map_while(Result::ok)),
+            Self::Err(pipe) => Box::new(BufReader::new(pipe).lines().map_while(Result::ok)),
+        }
+    }
 }

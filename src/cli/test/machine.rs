@@ -1,8 +1,9 @@
-//! What a machine reads.
+//! What a machine reads: JSON, and JUnit XML.
 
 use serde_json::{Value, json};
 
-use super::run::Run;
+use super::{run::Run, text};
+use crate::cli::report::junit::{self, Ended, Suite};
 
 /// Version 1: members may be added, none goes or changes its meaning.
 pub(super) fn json(run: &Run) -> anyhow::Result<String> {
@@ -70,4 +71,49 @@ fn outcome(failed: bool, skipped: bool) -> Value {
 
 fn milliseconds(took: std::time::Duration) -> f64 {
     (took.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A suite for the unit tests, one for the cases, and one for what kept them from being run.
+pub(super) fn junit(run: &Run) -> anyhow::Result<String> {
+    let tests = run.tests().map(|test| junit::Case {
+        class: test.name.rsplit_once('.').map(|(package, _)| package.to_owned()).unwrap_or_default(),
+        name: test.name.rsplit('.').next().unwrap_or_default().to_owned(),
+        file: Some(test.file.clone()),
+        line: test.line as usize,
+        ended: match (&test.failed, test.skipped) {
+            (Some(message), _) => Ended::Failed { message: message.clone(), text: text::plain_failure(test) },
+            (None, true) => Ended::Skipped("todo".to_owned()),
+            (None, false) => Ended::Passed,
+        },
+        output: test.prints.join("\n"),
+    });
+    let cases = run.cases().map(|case| junit::Case {
+        class: case.policy.clone(),
+        name: case.file.clone(),
+        file: Some(case.file.clone()),
+        ended: match &case.failed {
+            Some(message) => Ended::Failed { message: message.clone(), text: String::new() },
+            None => Ended::Passed,
+        },
+        ..junit::Case::default()
+    });
+    let problems = run.problems().map(|problem| junit::Case {
+        name: "load".to_owned(),
+        ended: Ended::Broken { message: problem.lines().next().unwrap_or_default().to_owned(), text: problem.clone() },
+        ..junit::Case::default()
+    });
+    let coverage = run.too_little().then(|| junit::Case {
+        name: "coverage".to_owned(),
+        ended: Ended::Failed {
+            message: format!("{:.1} % of the lines are covered", run.coverage().unwrap_or(0.0)),
+            text: String::new(),
+        },
+        ..junit::Case::default()
+    });
+    let suites = [
+        Suite { name: "unit tests".to_owned(), cases: tests.collect() },
+        Suite { name: "cases".to_owned(), cases: cases.collect() },
+        Suite { name: "policies".to_owned(), cases: problems.chain(coverage).collect() },
+    ];
+    junit::render("surefoot test", &suites.into_iter().filter(|suite| !suite.cases.is_empty()).collect::<Vec<_>>())
 }

@@ -145,6 +145,14 @@ fn write_failure(test: &TestOutcome, verbose: bool, out: &mut String) -> fmt::Re
     prints.iter().try_for_each(|printed| writeln!(out, "     {DIM}printed{DIM:#} {printed}"))
 }
 
+/// The same without colours.
+pub(super) fn plain_failure(test: &TestOutcome) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_failure(test, true, &mut text);
+    anstream::adapter::strip_str(&text).to_string()
+}
+
 fn write_missed(file: &Covered, verbose: bool, out: &mut String) -> fmt::Result {
     let missed = &file.coverage.missed;
     if missed.is_empty() {
