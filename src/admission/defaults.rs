@@ -514,4 +514,99 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/workingDir
             prop_assert_eq!((second.object.to_string(), second.patch), (first.object.to_string(), Patch(Vec::new())));
         }
     }
+
+    /// Places of a Deployment, and what may be found there that a policy did not think of.
+    const PLACES: [&str; 24] = [
+        "/metadata",
+        "/metadata/labels",
+        "/metadata/annotations",
+        "/spec",
+        "/spec/replicas",
+        "/spec/minReadySeconds",
+        "/spec/progressDeadlineSeconds",
+        "/spec/strategy",
+        "/spec/template",
+        "/spec/template/metadata",
+        "/spec/template/metadata/labels",
+        "/spec/template/spec",
+        "/spec/template/spec/containers",
+        "/spec/template/spec/initContainers",
+        "/spec/template/spec/resources",
+        "/spec/template/spec/containers/0",
+        "/spec/template/spec/containers/0/name",
+        "/spec/template/spec/containers/0/image",
+        "/spec/template/spec/containers/0/ports",
+        "/spec/template/spec/containers/0/resources",
+        "/spec/template/spec/containers/0/readinessProbe",
+        "/spec/template/spec/containers/0/livenessProbe",
+        "/spec/template/spec/containers/1",
+        "/spec/template/spec/containers/1/name",
+    ];
+    const ODD: [&str; 14] = [
+        "null",
+        "{}",
+        "[]",
+        "\"\"",
+        "0",
+        "-1",
+        "600",
+        "false",
+        "\"model\"",
+        "[null]",
+        "[{}]",
+        "{\"a/b~c\":null}",
+        r#"{"limits":{"cpu":"1e3","memory":"-1Gi","nvidia.com/gpu":1},"requests":{"cpu":"nonsense"}}"#,
+        r#"{"httpGet":{"port":"http"},"periodSeconds":2147483647,"failureThreshold":2147483647}"#,
+    ];
+
+    /// A Deployment that defaults are added to, with something odd in some places; what is not there any more stays so.
+    fn odd(changes: &[(usize, usize)]) -> Json {
+        let mut object: serde_json::Value = serde_json::from_str(
+            r#"{"metadata":{"name":"churn","labels":{"app.kubernetes.io/version":"1"},"annotations":{}},
+                "spec":{"replicas":3,"minReadySeconds":0,"progressDeadlineSeconds":600,"strategy":{"type":"RollingUpdate"},
+                "template":{"metadata":{"labels":{"app":"churn"}},"spec":{"resources":null,"initContainers":[{"name":"init"}],
+                "containers":[{"name":"model","image":"nvcr.io/nvidia/tritonserver:24.05-py3","ports":[{"containerPort":8000}],
+                "resources":{},"readinessProbe":null,"livenessProbe":{"httpGet":{"port":8000},"periodSeconds":7}},
+                {"name":"b","image":"vllm/vllm-openai:v0","resources":{"limits":{"memory":"2Gi"}}}]}}}}"#,
+        )
+        .unwrap();
+        for (place, value) in changes {
+            if let Some(found) = object.pointer_mut(PLACES[*place]) {
+                *found = serde_json::from_str(ODD[*value]).unwrap();
+            }
+        }
+        Json::from(object)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn odd_objects_are_defaulted_once_too(
+            old in prop::collection::vec((0..PLACES.len(), 0..ODD.len()), 0..4),
+            new in prop::collection::vec((0..PLACES.len(), 0..ODD.len()), 0..4),
+            is_update in any::<bool>(),
+            is_raw in any::<bool>(),
+        ) {
+            static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+                config("policies: {resources: {parameters: {requests: {cpu: 500m, memory: 1Gi}, limits: {memory: 1Gi}}}}")
+            });
+            static SET: LazyLock<PolicySet> =
+                LazyLock::new(|| PolicySet::load(PolicySet::built_in_sources(), &CONFIG).unwrap());
+            // What a webhook sees has been filled in by the API server; what a command line reads may be anything.
+            let (old, raw) = (defaulter::defaulted(&odd(&old)), odd(&new));
+            let new = if is_raw && !is_update { raw } else { defaulter::defaulted(&raw) };
+            let request = |object: &Json| match is_update {
+                true => Request::update(old.clone(), object.clone(), "shop"),
+                false => Request::create(object.clone(), "shop"),
+            };
+            let first = add_to(&SET, &request(&new), &facts(Guard::Enforce), &CONFIG);
+            prop_assert_eq!(patched(&new, &first.patch).to_string(), first.object.to_string());
+            // Asked again, at once or after the API server has filled in what is its own: nothing more.
+            let filled_in = (!is_raw).then(|| defaulter::defaulted(&first.object));
+            for again in [Some(first.object.clone()), filled_in].into_iter().flatten() {
+                let second = add_to(&SET, &request(&again), &facts(Guard::Enforce), &CONFIG);
+                prop_assert_eq!((second.object.to_string(), second.patch), (again.to_string(), Patch(Vec::new())));
+            }
+        }
+    }
 }
