@@ -41,6 +41,8 @@ pub(super) struct Told<'a> {
     pub(super) note: String,
     /// When it happened. The same reason at the same time is the same Event, however often it is published.
     pub(super) at: Timestamp,
+    /// What makes it the same Event at any time.
+    pub(super) once: Option<&'a str>,
 }
 
 /// Publishes it; one that is there already is not published again.
@@ -53,8 +55,9 @@ pub(super) async fn publish(client: &Client, told: &Told<'_>) -> kube::Result<()
 }
 
 fn event(told: &Told<'_>) -> Event {
-    let Told { deployment, reason, note, at } = told;
-    let identity = Sha256::digest(format!("{} {reason} {at}", deployment.uid));
+    let Told { deployment, reason, note, at, once } = told;
+    let this = once.map_or_else(|| at.to_string(), str::to_owned);
+    let identity = Sha256::digest(format!("{} {reason} {this}", deployment.uid));
     let suffix: String = identity[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     // The name of an Event may have 253 characters, like that of the Deployment.
     let name: String = deployment.name.chars().take(253 - 17).collect();

@@ -21,7 +21,10 @@ use crate::{
         Because, Decision, History, Settings, Snapshot, decide,
         record::{Evidence, Revert, StallReason},
     },
-    template::{Digest, keys},
+    template::{
+        Digest, keys,
+        overriding::{self, Void},
+    },
 };
 
 /// Decisions in a row on one Deployment: settling one template, reverting another, finishing that. More is a mistake of
@@ -51,6 +54,8 @@ pub(super) struct State {
     said: String,
     /// What was wrong with the Deployment's annotations.
     complained: Vec<String>,
+    /// The override of which an Event says that it counts for nothing.
+    void: Option<String>,
     /// The revert that was refused, by digest and generation, and when to ask again whatever happens to its pods.
     refused: Option<(Digest, i64, Timestamp)>,
     /// Answers in a row that may be another one later.
@@ -80,6 +85,9 @@ impl Reconciler {
             let settings = settings(&self.rollouts.borrow(), &namespace, &snapshot);
             state.complain(key, &settings.complaints);
             let now = Timestamp::now();
+            if let Err(error) = self.tell_void(&snapshot, &settings, state, now).await {
+                return Again::At(now + state.later(key, &error));
+            }
             let decision = state.decide(&snapshot, &settings, now);
             if let Some(at) = state.held_back(&decision, &snapshot, now) {
                 return Again::At(at);
@@ -113,6 +121,30 @@ impl Reconciler {
             let read = self.writer.limited(self.records.get(&key.namespace, &key.name)).await;
             state.stored = read.map_err(|error| error.to_string())?.map_err(|error: RecordError| error.to_string())?;
         }
+        Ok(())
+    }
+
+    /// An override that counts for nothing is told once: whoever set it was let through, because the API server's
+    /// conditions have no clock. One that has ended did count.
+    async fn tell_void(
+        &self,
+        snapshot: &Snapshot,
+        settings: &Settings,
+        state: &mut State,
+        now: Timestamp,
+    ) -> Result<(), Unwritten> {
+        let text = snapshot.deployment.override_text.as_deref().filter(|_| settings.guard != Guard::Audit);
+        let void = text.and_then(|text| match overriding::read(text, now) {
+            Err(why @ (Void::Malformed | Void::TooFar(_))) => Some((text, why)),
+            _ => None,
+        });
+        let news = void.as_ref().filter(|(text, _)| state.void.as_deref() != Some(*text));
+        if let Some((text, why)) = news {
+            let act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
+            let note = format!("annotation {} \"{text}\" counts for nothing: {why}", keys::OVERRIDE);
+            act.tell_once(keys::REASON_OVERRIDE, note, text).await?;
+        }
+        state.void = void.map(|(text, _)| text.to_owned());
         Ok(())
     }
 

@@ -199,7 +199,16 @@ impl Act<'_> {
 
     /// Publishes an Event on the Deployment.
     pub(super) async fn tell(&self, reason: &'static str, note: String, at: jiff::Timestamp) -> Result<(), Unwritten> {
-        let told = Told { deployment: &self.snapshot.deployment, reason, note, at };
+        self.send(Told { deployment: &self.snapshot.deployment, reason, note, at, once: None }).await
+    }
+
+    /// The same, if it is not there yet: `once` is what it is about.
+    pub(super) async fn tell_once(&self, reason: &'static str, note: String, once: &str) -> Result<(), Unwritten> {
+        let at = jiff::Timestamp::now();
+        self.send(Told { deployment: &self.snapshot.deployment, reason, note, at, once: Some(once) }).await
+    }
+
+    async fn send(&self, told: Told<'_>) -> Result<(), Unwritten> {
         match self.writer.limited(events::publish(&self.writer.client, &told)).await? {
             Ok(()) => Ok(()),
             // A namespace that is going away takes no more Events, and nobody would read them.

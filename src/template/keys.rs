@@ -50,3 +50,5 @@ pub const REASON_WITHDRAWN: &str = "RolloutWithdrawn";
 pub const REASON_STALLED: &str = "RolloutStalled";
 /// Reason of the Event: what would have been reverted under `enforce`, or without the override or owner.
 pub const REASON_OBSERVED: &str = "RolloutFailing";
+/// Reason of the Event: the override annotation counts for nothing, and why.
+pub const REASON_OVERRIDE: &str = "OverrideIgnored";

@@ -87,7 +87,7 @@ fn only_who_has_the_verb_sets_one() -> Result<()> {
 fn what_counts_for_nothing_is_said() -> Result<()> {
     let plane = shared::plane()?;
     drop(shared::surefoot()?);
-    let (_, ana, olga) = namespace(plane, "overrides-void")?;
+    let (admin, ana, olga) = namespace(plane, "overrides-void")?;
     create(&ana, &good("m"))?.success()?;
     let latest =
         |version: &str| ana.run(&["set", "image", "deploy/m", &format!("model=registry.local/{version}:latest")]);
@@ -105,10 +105,28 @@ fn what_counts_for_nothing_is_said() -> Result<()> {
         let answer = latest("other")?;
         let note = "Warning: annotation surefoot.dev/override counts for nothing: ";
         ensure!(answer.stderr.contains(note) && answer.stderr.contains(why), "{text}: no {why:?} in {answer}");
-        Refused(&["(images/latest"]).of(answer).context(text)?;
+        Refused(&["(images/latest"]).of(answer).context(text.clone())?;
+        // Who set it is told by an Event, once. One that has ended did count in its time.
+        if !why.contains("ended") {
+            let value = text.split_once('=').context("key=value")?.1;
+            let note = format!("annotation surefoot.dev/override \"{value}\" counts for nothing: it ");
+            until("the Event", Duration::from_secs(30), || {
+                let events = notes(&admin)?;
+                let told = events.iter().filter(|found| found.starts_with(&note) && found.contains(why)).count();
+                Ok(if told == 1 { Look::Done(()) } else { Look::Not(format!("{told} in {events:?}")) })
+            })?;
+        }
     }
+    ensure!(notes(&admin)?.len() == 5, "{:?}", notes(&admin)?);
     Silent.of(olga.run(&["annotate", "--overwrite", "deploy", "m", &override_for(23, "INC-1")])?)?;
     Warned(&["[images/latest]", "(INC-1): nothing is refused"]).of(latest("other")?)
+}
+
+/// What Events say of overrides.
+fn notes(admin: &Kubectl) -> Result<Vec<String>> {
+    let events = admin.json(&["events", "--field-selector=reason=OverrideIgnored"])?;
+    let notes = events["items"].as_array().context("items")?.iter().filter_map(|event| event["message"].as_str());
+    Ok(notes.map(str::to_owned).collect())
 }
 
 fn one_covers_every_policy_and_scale() -> Result<()> {
