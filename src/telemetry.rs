@@ -45,6 +45,8 @@ pub struct WebhookMetrics {
     pub findings: Family<FindingLabels, Counter>,
     /// Policies that broke in them.
     pub failures: Family<PolicyLabels, Counter>,
+    /// Evaluations that overran their time and still run, by policy.
+    pub overrun: Family<PolicyLabels, Gauge>,
     /// Requests that got no verdict.
     pub refused: Family<RefusedLabels, Counter>,
     /// Facts read from the API server because the caches did not know them.
@@ -162,6 +164,7 @@ impl Default for WebhookMetrics {
             reviews: Family::default(),
             findings: Family::default(),
             failures: Family::default(),
+            overrun: Family::default(),
             refused: Family::default(),
             live_reads: Family::default(),
             incomplete_facts: Counter::default(),
@@ -179,6 +182,8 @@ impl Default for WebhookMetrics {
         registry.register("reviews", "Admission reviews answered", metrics.reviews.clone());
         registry.register("findings", "Findings by policy and level", metrics.findings.clone());
         registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
+        let overrun = metrics.overrun.clone();
+        registry.register("policy_overruns", "Evaluations that were given up and still run, by policy", overrun);
         registry.register("refused_requests", "Requests that got no verdict, by reason", metrics.refused.clone());
         registry.register("live_reads", "Facts read from the API server during a request", metrics.live_reads.clone());
         let incomplete = metrics.incomplete_facts.clone();

@@ -1,13 +1,13 @@
 //! Defaults: what policies add to a Deployment that does not say it itself. Add if absent, parents made, so that asking
 //! twice changes nothing (what was added to follow its source, `"sticky": false`, goes on following it); and only where a rollout starts anyway, because what is added to a pod template starts one.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use json_patch::{AddOperation, Patch, PatchOperation};
 
 use super::{
-    DefaultValue, Facts, Failure, Level, PolicySet, Request,
+    DefaultValue, Facts, Failure, Level, Limits, PolicySet, Request,
     engine::Session,
     pointer,
     policy_set::Policy,
@@ -46,7 +46,7 @@ pub fn default(
     facts: &Facts,
     config: &Config,
     now: Timestamp,
-    limit: Duration,
+    limits: impl Into<Limits>,
 ) -> Defaulting {
     let given = request.object();
     let nothing = Defaulting {
@@ -60,7 +60,7 @@ pub fn default(
         return nothing;
     };
     let mut fold = Fold { scope, result: nothing };
-    let mut session = set.engine.session(limit);
+    let mut session = set.engine.session(limits);
     for _ in 0..PASSES {
         let before = fold.result.added.len();
         for policy in &set.policies {

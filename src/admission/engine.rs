@@ -7,6 +7,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +18,10 @@ use regorus::{
     utils::limits::{ExecutionTimerConfig, monotonic_now},
 };
 
+use super::{
+    builtins,
+    limits::{Limits, Watch},
+};
 use crate::template::Json;
 
 /// Work units between two looks at the clock: not measurable at this interval.
@@ -40,6 +46,10 @@ impl Engine {
     pub(super) fn new() -> Self {
         let mut regorus = regorus::Engine::new();
         regorus.set_strict_builtin_errors(true);
+        for (name, arity, function) in builtins::bounded() {
+            // It fails for a name that is there twice, and none is.
+            let _added = regorus.add_extension(name, arity, function);
+        }
         Self { regorus }
     }
 
@@ -70,7 +80,7 @@ impl Engine {
         regorus.set_gather_prints(true);
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         let start = monotonic_now();
-        let value = regorus.eval_rule(rule.to_owned()).map_err(|error| stopped(&error, limit));
+        let value = eval(&mut regorus, rule, limit);
         let took = start.zip(monotonic_now()).map(|(start, end)| end.saturating_sub(start));
         Asked { value, prints: regorus.take_prints().unwrap_or_default(), took: took.unwrap_or_default() }
     }
@@ -83,15 +93,16 @@ impl Engine {
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for rule in rules {
             // One that breaks has touched what it reached.
-            let _ = regorus.eval_rule(rule.clone());
+            let _ = eval(&mut regorus, rule, limit);
         }
         let files = regorus.get_coverage_report().map(|report| report.files).unwrap_or_default();
         files.into_iter().map(|file| (file.path, file.covered)).collect()
     }
 
     /// What one request needs to ask its policies.
-    pub(super) fn session(&self, limit: Duration) -> Session<'_> {
-        Session { engine: self, regorus: None, left: limit }
+    pub(super) fn session(&self, limits: impl Into<Limits>) -> Session<'_> {
+        let Limits { time, watch } = limits.into();
+        Session { engine: self, regorus: None, left: time, watch }
     }
 }
 
@@ -102,6 +113,7 @@ pub(super) struct Session<'a> {
     /// that stops half-way.
     regorus: Option<regorus::Engine>,
     left: Duration,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Session<'_> {
@@ -109,22 +121,35 @@ impl Session<'_> {
     ///
     /// It may take half of the time that is left, so that one endless policy does not starve the others.
     pub(super) fn eval(&mut self, rule: &str, input: Json) -> Result<Json, Broken> {
+        if let Some(watch) = &self.watch {
+            watch.ask(rule)?;
+        }
         // A clone shares what is compiled, but must grow its own working memory.
         let mut regorus = self.regorus.take().unwrap_or_else(|| self.engine.regorus.clone());
         let limit = (self.left / 2).max(Duration::from_millis(1));
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         regorus.set_input(input);
         let start = monotonic_now();
-        let value = regorus.eval_rule(rule.to_owned());
+        let value = eval(&mut regorus, rule, limit);
         if let (Some(start), Some(end)) = (start, monotonic_now()) {
             self.left = self.left.saturating_sub(end.saturating_sub(start));
         }
-        match value {
-            Ok(value) => {
-                self.regorus = Some(regorus);
-                Ok(value)
-            }
-            Err(error) => Err(stopped(&error, limit)),
+        if value.is_ok() {
+            self.regorus = Some(regorus);
+        }
+        value
+    }
+}
+
+/// A panic of the engine is a policy that broke, and `regorus` is not to be used again.
+fn eval(regorus: &mut regorus::Engine, rule: &str, limit: Duration) -> Result<Json, Broken> {
+    builtins::begin();
+    match catch_unwind(AssertUnwindSafe(|| regorus.eval_rule(rule.to_owned()))) {
+        Ok(value) => value.map_err(|error| stopped(&error, limit)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
+            Err(Broken::unplaced(format!("the Rego engine panicked: {}", one_line(text))))
         }
     }
 }
@@ -138,7 +163,7 @@ pub(super) struct Asked {
 }
 
 impl Broken {
-    fn unplaced(message: String) -> Self {
+    pub(super) fn unplaced(message: String) -> Self {
         Self { file: String::new(), line: 0, column: 0, message }
     }
 }
@@ -168,6 +193,11 @@ fn broken(error: &(impl std::fmt::Display + ?Sized)) -> Broken {
     // A second place below the first is how it got there.
     let message = message.split("\n--> ").next().unwrap_or_default();
     Broken { file, line, column, message: one_line(message) }
+}
+
+/// What regorus says is wrong, without the place.
+pub(super) fn one_message(error: &(impl std::fmt::Display + ?Sized)) -> String {
+    broken(error).message
 }
 
 fn one_line(text: &str) -> String {
@@ -222,6 +252,17 @@ mod tests {
         let input = || Json::from_json_str(r#"{"x": 1, "zero": 0}"#).unwrap();
         assert!(session.eval("data.p.broken", input()).is_err());
         assert_eq!(session.eval("data.p.r", input()).map(|value| value.to_string()), Ok("[1,1]".to_owned()));
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_a_policy_that_broke() {
+        // regorus takes a superscript for a digit.
+        let text = "package p\nr := sprintf(\"%\u{b2}d\", [1])\ns := 7";
+        let engine = engine(text);
+        let mut session = engine.session(Duration::from_millis(200));
+        let broken = session.eval("data.p.r", Json::new_object()).unwrap_err();
+        assert!(broken.message.starts_with("the Rego engine panicked: could not get digit"), "{broken:?}");
+        assert_eq!(session.eval("data.p.s", Json::new_object()), Ok(Json::from(7)));
     }
 
     #[test]

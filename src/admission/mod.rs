@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod answer;
+mod builtins;
 pub mod defaults;
 mod engine;
 pub mod facts;
@@ -20,6 +21,7 @@ pub mod finding;
 #[cfg(test)]
 mod fixtures;
 mod gate;
+pub mod limits;
 pub mod message;
 pub mod metadata;
 mod pointer;
@@ -35,6 +37,7 @@ pub use answer::Answer;
 pub use defaults::{Defaulting, default};
 pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
+pub use limits::{Limits, Watch};
 pub use pointer::notation;
 pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};
 pub use testing::{Test, TestOutcome, Tests, run_tests};

@@ -1,12 +1,12 @@
 //! The verdict: every policy is asked, what it finds is weighed (action, guard, ratchet, exemption, override), what breaks
 //! is kept beside it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::{
-    Facts, Failure, Finding, Level, PolicySet, Request, Skipped, Verdict,
+    Facts, Failure, Finding, Level, Limits, PolicySet, Request, Skipped, Verdict,
     engine::{Broken, Session},
     facts::Isolation,
     metadata::Need,
@@ -22,21 +22,21 @@ use crate::{
     template::{Digest, Json, json, keys, overriding, owner},
 };
 
-/// Judges one request. `limit` is the time that all policies may take together.
+/// Judges one request. `limits` hold for all policies together.
 pub fn validate(
     set: &PolicySet,
     request: &Request,
     facts: &Facts,
     config: &Config,
     now: Timestamp,
-    limit: Duration,
+    limits: impl Into<Limits>,
 ) -> Verdict {
     let mut verdict = Verdict::default();
     let Some(scope) = Scope::new(request, facts, config, now) else { return verdict };
     verdict.notes.extend(scope.notes());
     verdict.findings.extend(quarantine::finding(request, facts, now, scope.most));
     verdict.used_facts = verdict.denied();
-    let mut session = set.engine.session(limit);
+    let mut session = set.engine.session(limits);
     for policy in set.policies.iter().filter(|policy| policy.judges() && scope.concerns(policy)) {
         match scope.missing(policy) {
             missing if missing.is_empty() => scope.judge(policy, &mut session, &mut verdict),
@@ -304,6 +304,8 @@ fn labels_of(namespace: Option<&Json>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{
         super::{History, Unsettled, fixtures::*},
         *,

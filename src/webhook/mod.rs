@@ -3,7 +3,8 @@
 //! ```text
 //!   server   accept, TLS, HTTP/1.1, drain
 //!     └─ router   path → hook, content type, size, time; statuses for what gets no verdict
-//!          └─ review   body → Request → Facts → Verdict → Answer, off the async threads
+//!          └─ review   body → Request → Facts → Verdict → Answer
+//!               └─ workers   policies are asked off the async threads, and given up when they overrun
 //! ```
 //!
 //! Owned by the process: policies and configuration ([`Rules`]: compiled before the port opens, replaced whole), the
@@ -16,6 +17,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod workers;
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +25,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU8, Ordering},
     },
-    thread::available_parallelism,
 };
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
+use self::workers::Workers;
 pub use router::{MAX_BODY, router};
 
 use crate::{admission::PolicySet, cluster::ClusterFacts, config::Config, telemetry::WebhookMetrics};
@@ -91,8 +92,7 @@ pub struct App {
     files: Mutex<Files>,
     /// [`State`] as a number: written by whoever starts and stops the process, read by every request.
     state: AtomicU8,
-    /// Evaluations at a time, as many as there are cores: more would only make each slower.
-    slots: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl App {
@@ -100,9 +100,9 @@ impl App {
     pub fn new(rules: Rules, facts: ClusterFacts) -> Self {
         let metrics = WebhookMetrics::default();
         metrics.loaded(rules.set.digest());
-        let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        let workers = Workers::new(metrics.overrun.clone());
         let rules = RwLock::new(Arc::new(rules));
-        Self { rules, facts, metrics, files: Mutex::default(), state: AtomicU8::new(State::Starting as u8), slots }
+        Self { rules, facts, metrics, files: Mutex::default(), state: AtomicU8::new(State::Starting as u8), workers }
     }
 
     /// What counts for a review that begins now.

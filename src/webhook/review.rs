@@ -4,16 +4,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{body::Bytes, http::StatusCode};
 use jiff::Timestamp;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, timeout_at},
-};
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
-use super::{App, Rules, router::Refusal};
+use super::{App, Rules, router::Refusal, workers::Late};
 use crate::{
     admission::{
-        self, Facts, Failure, Finding, Level, Verdict,
+        self, Facts, Failure, Finding, Level, Limits, Verdict,
         answer::{self, Answer},
         defaults, message,
         wire::{Operation, Request, WireError},
@@ -87,7 +84,10 @@ impl Review<'_> {
     async fn parse(&self, body: Bytes) -> Result<Request, Refusal> {
         let parsed = match body.len() {
             0..=SMALL => Request::parse(&body),
-            _ => self.compute(move || Request::parse(&body)).await?,
+            _ => {
+                let parsed = self.app.workers.compute(self.deadline, move || Request::parse(&body)).await;
+                parsed.map_err(|late| self.refusal(late))?
+            }
         };
         parsed.map_err(|WireError { status, message }| {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -203,54 +203,47 @@ impl Review<'_> {
     }
 
     async fn validate(&self, request: Request, facts: Facts) -> Result<(Request, Facts, Verdict), Refusal> {
-        let (rules, deadline) = (Arc::clone(&self.rules), self.deadline);
-        self.compute(move || {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let verdict = admission::validate(&rules.set, &request, &facts, &rules.config, Timestamp::now(), left);
-            (request, facts, verdict)
-        })
-        .await
+        let asked = Arc::new((request, facts));
+        let (rules, shared) = (Arc::clone(&self.rules), Arc::clone(&asked));
+        let work = move |limits: Limits| {
+            admission::validate(&rules.set, &shared.0, &shared.1, &rules.config, Timestamp::now(), limits)
+        };
+        let verdict = self.app.workers.judge(self.deadline, work).await.map_err(|late| self.refusal(late))?;
+        let (request, facts) = Arc::unwrap_or_clone(asked);
+        Ok((request, facts, verdict))
     }
 
     async fn defaulted(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
-        let (rules, deadline) = (Arc::clone(&self.rules), self.deadline);
-        let (request, defaulting) = self
-            .compute(move || {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let defaulting = defaults::default(&rules.set, &request, &facts, &rules.config, Timestamp::now(), left);
-                (request, defaulting)
-            })
-            .await?;
+        let request = Arc::new(request);
+        let (rules, asked) = (Arc::clone(&self.rules), Arc::clone(&request));
+        let work = move |limits: Limits| {
+            defaults::default(&rules.set, &asked, &facts, &rules.config, Timestamp::now(), limits)
+        };
+        let defaulting = self.app.workers.judge(self.deadline, work).await.map_err(|late| self.refusal(late))?;
         self.count_failures(&defaulting.failures);
         let patches = !defaulting.patch.0.is_empty();
         let label = if patches { VerdictLabel::patched } else { VerdictLabel::allowed };
         Ok(self.judged(&request, answer::defaulted(&request, &defaulting), label))
     }
 
-    /// Runs `work` where it may take its time, one at a time for each core; a panic in it costs this request only.
-    pub(super) async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let late = |reason, message: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, message);
-        let slot = match timeout_at(self.deadline, Arc::clone(&self.app.slots).acquire_owned()).await {
-            Ok(Ok(slot)) => slot,
-            _ => return Err(late("overloaded", "overloaded: no time was left to judge this request")),
-        };
-        let worker = spawn_blocking(move || {
-            let done = work();
-            drop(slot);
-            done
-        });
-        match timeout_at(self.deadline, worker).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(panic)) => {
-                error!("a request panicked: {panic}");
-                let message = "an error inside surefoot; its log has the details";
-                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "panic", message))
+    /// What the API server shows instead of a verdict.
+    fn refusal(&self, late: Late) -> Refusal {
+        let late_by = |policy: String| if policy.is_empty() { policy } else { format!(" at policy {policy}") };
+        let (status, reason, message) = match late {
+            Late::Overloaded => {
+                let message = "overloaded: no time was left to judge this request".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
             }
-            Err(_) => Err(late("deadline", "judging this request took longer than it had")),
-        }
+            Late::Overran(policy) => {
+                let message = format!("judging this request took longer than it had{}", late_by(policy));
+                (StatusCode::SERVICE_UNAVAILABLE, "deadline", message)
+            }
+            Late::Panicked(policy) => {
+                let message = format!("an error inside surefoot{}; its log has the details", late_by(policy));
+                (StatusCode::INTERNAL_SERVER_ERROR, "panic", message)
+            }
+        };
+        Refusal::new(status, reason, message)
     }
 }
 

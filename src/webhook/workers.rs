@@ -1,0 +1,297 @@
+//! Where policies are asked: threads beside the async ones, as many evaluations at a time as there are cores.
+//!
+//! ```text
+//!   review ── slot ──▶ thread ── done in time ─────────────────────────────▶ verdict
+//!                        └────── given up: its policy is barred, its slot is free ── asked again without it ──▶ verdict
+//!                                └── ends some day: the policy is asked again
+//! ```
+//!
+//! The engine stops by itself when its time is over, but not inside of one call; no thread can be stopped from outside.
+//! So one that overruns is left to itself, and while it runs its policy is a failure in every verdict, so that it costs
+//! no second thread and no other policy.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info};
+
+use crate::{
+    admission::{Limits, Watch},
+    telemetry::PolicyLabels,
+};
+
+/// What all policies may take together, however long the request may: some hundred times what they take. It bounds the
+/// memory that an endless one can fill.
+const MOST: Duration = Duration::from_secs(1);
+
+/// Evaluations that were given up and still run, beyond which each keeps its slot: so their number is bounded.
+const STRAYS: usize = 8;
+
+/// Why there is no verdict.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// No slot was free in time.
+    Overloaded,
+    /// The evaluation did not end in time, and so did not the one without the policy that overran first.
+    Overran(String),
+    /// It panicked, while it asked this policy (empty: before the first).
+    Panicked(String),
+}
+
+/// See the module.
+pub(super) struct Workers {
+    slots: Arc<Semaphore>,
+    strays: Strays,
+}
+
+impl Workers {
+    /// `overrun` shows the evaluations that were given up and still run, by policy.
+    pub(super) fn new(overrun: Family<PolicyLabels, Gauge>) -> Self {
+        let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        Self { slots, strays: Strays { running: Arc::default(), overrun } }
+    }
+
+    /// Work that is bounded by its input and asks no policy.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Late> {
+        let slot = self.slot(deadline).await?;
+        let worker = spawn_blocking(move || {
+            let done = work();
+            drop(slot);
+            done
+        });
+        match timeout_at(deadline, worker).await {
+            Ok(done) => done.map_err(|_| Late::Panicked(String::new())),
+            Err(_) => Err(Late::Overran(String::new())),
+        }
+    }
+
+    /// Asks policies. What overruns is asked once more, without the policy that did, in the time that is left.
+    pub(super) async fn judge<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl Fn(Limits) -> T + Send + Sync + 'static,
+    ) -> Result<T, Late> {
+        let work = Arc::new(work);
+        let slot = self.slot(deadline).await?;
+        let until = Instant::now() + left(deadline) * 3 / 5;
+        match self.attempt(slot, until, &work).await {
+            Err(Late::Overran(_)) => self.attempt(self.slot(deadline).await?, deadline, &work).await,
+            ended => ended,
+        }
+    }
+
+    async fn slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Late> {
+        match timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Late::Overloaded),
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(
+        &self,
+        slot: OwnedSemaphorePermit,
+        until: Instant,
+        work: &Arc<impl Fn(Limits) -> T + Send + Sync + 'static>,
+    ) -> Result<T, Late> {
+        let watch = Arc::new(Watch::barring(self.strays.packages()));
+        let limits = Limits { time: (left(until) * 4 / 5).min(MOST), watch: Some(Arc::clone(&watch)) };
+        let (work, strays) = (Arc::clone(work), self.strays.clone());
+        let mut worker = spawn_blocking(move || work(limits));
+        // A task of its own: when the client hangs up, nobody waits here, and the slot must be kept all the same.
+        let waiting = tokio::spawn(async move {
+            match timeout_at(until, &mut worker).await {
+                Ok(Ok(done)) => Ok(done),
+                Ok(Err(_)) => Err(Late::Panicked(watch.asked())),
+                Err(_) => {
+                    let package = watch.asked();
+                    // Beyond the bound the slot is kept until the end.
+                    let kept = (strays.begin(&package) > STRAYS).then_some(slot);
+                    let given_up = package.clone();
+                    tokio::spawn(async move {
+                        let _ended = worker.await;
+                        strays.end(&package);
+                        drop(kept);
+                    });
+                    Err(Late::Overran(given_up))
+                }
+            }
+        });
+        waiting.await.unwrap_or(Err(Late::Panicked(String::new())))
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Evaluations that were given up and still run, by the package of the policy that they were asking.
+#[derive(Clone)]
+struct Strays {
+    running: Arc<Mutex<BTreeMap<String, usize>>>,
+    overrun: Family<PolicyLabels, Gauge>,
+}
+
+impl Strays {
+    fn packages(&self) -> std::collections::BTreeSet<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// How many there are by now.
+    fn begin(&self, package: &str) -> usize {
+        let mut running = self.lock();
+        let of_this = running.entry(package.to_owned()).or_default();
+        *of_this += 1;
+        self.gauge(package).set(i64::try_from(*of_this).unwrap_or(i64::MAX));
+        error!(policy = name(package), "overran its time in a way that cannot be stopped; not asked while it does");
+        running.values().sum()
+    }
+
+    fn end(&self, package: &str) {
+        let mut running = self.lock();
+        let Some(of_this) = running.get_mut(package) else { return };
+        *of_this -= 1;
+        self.gauge(package).set(i64::try_from(*of_this).unwrap_or(i64::MAX));
+        if *of_this == 0 {
+            running.remove(package);
+            info!(policy = name(package), "what overran has ended; asked again");
+        }
+    }
+
+    fn gauge(&self, package: &str) -> Gauge {
+        self.overrun.get_or_create_owned(&PolicyLabels { policy: name(package) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A policy's name has dashes where its package has underscores.
+fn name(package: &str) -> String {
+    package.replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn soon(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
+    }
+
+    fn policy(limits: &Limits, package: &str) -> bool {
+        limits.watch.as_ref().is_none_or(|watch| watch.ask_for_test(package))
+    }
+
+    fn wait(end: &Mutex<mpsc::Receiver<()>>) {
+        let _ended = end.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    }
+
+    /// Asks two policies; the first hangs until `end` is dropped.
+    fn hangs(end: &Arc<Mutex<mpsc::Receiver<()>>>) -> impl Fn(Limits) -> Vec<&'static str> + Send + Sync + 'static {
+        let end = Arc::clone(end);
+        move |limits| {
+            let mut judged = Vec::new();
+            if policy(&limits, "hangs") {
+                wait(&end);
+                judged.push("hangs");
+            }
+            if policy(&limits, "fine") {
+                judged.push("fine");
+            }
+            judged
+        }
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_cannot_be_stopped_costs_itself_until_it_ends() {
+        let overrun = Family::default();
+        let workers = Workers::new(overrun.clone());
+        let gauge = || overrun.get_or_create_owned(&PolicyLabels { policy: "hangs".to_owned() }).get();
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        // The verdict of the others comes in time.
+        assert_eq!(workers.judge(soon(500), hangs(&ended)).await, Ok(vec!["fine"]));
+        assert_eq!(gauge(), 1);
+        // From then on nobody waits for it, and no second thread is lost.
+        for _ in 0..20 {
+            let begun = Instant::now();
+            assert_eq!(workers.judge(soon(20_000), hangs(&ended)).await, Ok(vec!["fine"]));
+            assert!(begun.elapsed() < Duration::from_secs(5));
+        }
+        assert_eq!(gauge(), 1);
+        drop(end);
+        while gauge() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(workers.judge(soon(20_000), hangs(&ended)).await, Ok(vec!["hangs", "fine"]));
+    }
+
+    #[tokio::test]
+    async fn those_that_hang_are_bounded_and_whoever_comes_then_is_told() {
+        let workers = Workers::new(Family::default());
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        let cores = available_parallelism().unwrap().get();
+        let mut hung = 0;
+        let told = loop {
+            let ended = Arc::clone(&ended);
+            let told = workers.judge(soon(20), move |_| wait(&ended)).await;
+            match told {
+                Err(Late::Overran(_)) => hung += 1,
+                told => break told,
+            }
+        };
+        assert_eq!(told, Err(Late::Overloaded));
+        assert!(hung <= STRAYS + cores, "{hung}");
+        drop(end);
+        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request() {
+        let workers = Workers::new(Family::default());
+        for _ in 0..20 {
+            let told = workers.judge(soon(20_000), |limits| {
+                policy(&limits, "breaks");
+                panic!("as a bug of ours might")
+            });
+            assert_eq!(told.await, Err::<(), _>(Late::Panicked("breaks".to_owned())));
+        }
+        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+        assert_eq!(workers.compute(soon(20_000), || 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn work_whose_client_has_gone_keeps_its_slot_until_it_ends() {
+        let workers = Workers::new(Family::default());
+        let cores = available_parallelism().unwrap().get();
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        for _ in 0..cores {
+            let ended = Arc::clone(&ended);
+            let gone = workers.judge(soon(20_000), move |_| wait(&ended));
+            let gave_up = tokio::time::timeout(Duration::from_millis(20), gone).await;
+            assert!(gave_up.is_err());
+        }
+        assert_eq!(workers.judge(soon(50), |_| 7).await, Err(Late::Overloaded));
+        drop(end);
+        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+    }
+}
