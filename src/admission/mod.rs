@@ -21,6 +21,7 @@ pub mod finding;
 #[cfg(test)]
 mod fixtures;
 mod gate;
+mod inputs;
 pub mod limits;
 pub mod message;
 pub mod metadata;
@@ -37,6 +38,7 @@ pub use answer::Answer;
 pub use defaults::{Defaulting, default};
 pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
+pub use inputs::inputs;
 pub use limits::{Limits, Watch};
 pub use pointer::notation;
 pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};

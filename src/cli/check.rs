@@ -12,14 +12,17 @@ use jiff::Timestamp;
 use super::{
     ClusterArgs, Outcome,
     around::Around,
-    help,
+    baseline, help,
     judge::{Judge, Subject},
     live::{self, Cluster},
     load::{self, Unusable},
     report::{self, Report},
     source::{self, File, Manifests, Problem},
 };
-use crate::cluster::inventory::{Guarding, Held};
+use crate::{
+    cluster::inventory::{Guarding, Held},
+    config::yaml,
+};
 
 /// Judge manifests, recorded reviews or a live cluster: the same verdicts as at kubectl apply
 ///
@@ -53,6 +56,15 @@ pub(super) struct Check {
     /// Judge the objects as they are given, without the defaults that policies would add
     #[arg(long)]
     no_defaults: bool,
+    /// Show only what the policies say otherwise than those in DIR; exit code 1 if they refuse more
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
+    /// Show what defaults add, as a diff of YAML
+    #[arg(long)]
+    diff: bool,
+    /// Print what policies see as `input`, as JSON, and judge nothing
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["baseline", "diff", "output"])]
+    show_input: Option<String>,
     /// How to show what was found
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -90,32 +102,77 @@ enum Format {
 
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        let report = match self.judge() {
-            Ok(judge) => {
+        anyhow::ensure!(
+            !self.diff || matches!(self.output, Format::Text),
+            "--diff is text; -o json has the defaults too"
+        );
+        let report = match self.judges() {
+            Ok((judge, _)) if self.show_input.is_some() => return self.show_inputs(&judge),
+            Ok((judge, baseline)) => {
                 let Given { files, problems, subjects, guards, notices } = self.gather()?;
-                Report { files, problems, guards, notices, ..judge.all(&subjects) }
+                let mut report = judge.all(&subjects);
+                if let Some(baseline) = baseline {
+                    report = baseline::compare(baseline.all(&subjects), report);
+                }
+                report.notices.extend(notices);
+                Report { files, problems, guards, diffs: self.diff, ..report }
             }
             Err(Unusable::Wrong(errors)) => Report::of_load_errors(errors),
             Err(Unusable::Unread(error)) => return Err(error),
         };
+        let outcome = report.outcome();
         match self.output {
             Format::Text => {
                 anstream::eprint!("{}", report::text::render_problems(&report));
                 super::print(&report::text::render(&report))?;
             }
             Format::Json => super::print(&(report::json::render(&report)? + "\n"))?,
-            Format::Github => super::print(&report::github::render(&report))?,
-            Format::Sarif => super::print(&(report::sarif::render(&report)? + "\n"))?,
-            Format::Junit => super::print(&report::suites::render(&report)?)?,
+            Format::Github => super::print(&report::github::render(&report.without_the_known()))?,
+            Format::Sarif => super::print(&(report::sarif::render(&report.without_the_known())? + "\n"))?,
+            Format::Junit => super::print(&report::suites::render(&report.without_the_known())?)?,
         }
-        Ok(report.outcome())
+        Ok(outcome)
     }
 
-    fn judge(&self) -> Result<Judge, Unusable> {
+    /// What judges, and what it is compared with.
+    fn judges(&self) -> Result<(Judge, Option<Judge>), Unusable> {
+        let (with_defaults, now) = (!self.no_defaults, Timestamp::now());
         let config = load::config(self.config.as_deref())?;
         let policies = self.policies.clone();
         let set = load::policies(policies.as_deref(), &config)?;
-        Ok(Judge { set, policies, config, with_defaults: !self.no_defaults, now: Timestamp::now() })
+        let baseline = match &self.baseline {
+            Some(dir) => {
+                let (set, config) = baseline::policies(dir, &config)?;
+                Some(Judge { set, policies: Some(dir.clone()), config, with_defaults, now })
+            }
+            None => None,
+        };
+        Ok((Judge { set, policies, config, with_defaults, now }, baseline))
+    }
+
+    /// One document is plain JSON, as `opa eval --input` takes it; several are a YAML stream of JSON documents, as conftest
+    /// reads it, each with a comment that says whose it is.
+    fn show_inputs(&self, judge: &Judge) -> anyhow::Result<Outcome> {
+        let only = self.show_input.as_deref().filter(|name| !name.is_empty());
+        let known: Vec<&str> = judge.set.policies().iter().map(|policy| policy.name.as_str()).collect();
+        if let Some(name) = only.filter(|name| !known.contains(name)) {
+            anyhow::bail!("{}", yaml::unknown("there is no policy", name, &known));
+        }
+        let Given { files, problems, subjects, .. } = self.gather()?;
+        let inputs = judge.inputs(&subjects, only);
+        let mut text = String::new();
+        for (policy, object, input) in &inputs {
+            if inputs.len() > 1 {
+                let (kind, namespace, name) = (&object.kind, object.namespace(), object.name());
+                text += &format!("---\n# {policy}, {kind} {namespace}/{name}, {}\n", files[object.file].name);
+            }
+            text += &(serde_json::to_string_pretty(input)? + "\n");
+        }
+        super::print(&text)?;
+        let report = Report { files, problems, ..Report::default() };
+        anstream::eprint!("{}", report::text::render_problems(&report));
+        anyhow::ensure!(!inputs.is_empty() || !report.problems.is_empty(), "no policy is asked about what was given");
+        Ok(report.outcome())
     }
 
     /// What is to be judged, and what is known around it.

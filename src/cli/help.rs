@@ -10,12 +10,21 @@ Examples:
   surefoot check churn.yaml                          before kubectl apply
   surefoot check k8s/ --config config.yaml           a folder, with the parameters of the cluster
   kustomize build overlays/prod | surefoot check -   what is made elsewhere; helm template likewise
+  surefoot check k8s/ --diff                         with what defaults would add
+  surefoot check k8s/ --cluster                      as applied to the cluster: its peers, its history
+  surefoot check --cluster -n shop                   what guard enforce would refuse of what runs now
+  surefoot check --cluster --baseline policies/ --policies mine/    what an edit of policies changes
+  surefoot check churn.yaml --show-input=probes | opa eval -I -d policies data.surefoot.probes.deny
   surefoot check k8s/ -o json | jq '.objects[] | select(.verdict == \"denied\") | .name'
 
+Rights for --cluster: list deployments in the namespaces that are judged. To judge by everything: list namespaces, list
+configmaps in surefoot-system (records), list resourcequotas, limitranges and networkpolicies (isolation); the
+ClusterRole view is enough. What may not be read is said.
+
 Exit codes:
-  0  every Deployment would be admitted (there may be warnings)
-  1  at least one would be refused
-  2  a file, a policy or the configuration could not be read, or a policy broke; the rest was judged";
+  0  every Deployment would be admitted (there may be warnings); with --baseline: none is newly refused
+  1  at least one would be refused; with --baseline: newly refused
+  2  a file, a policy, the configuration or the cluster could not be read, or a policy broke; the rest was judged";
 
 pub(super) const TEST: &str = "\
 Examples:

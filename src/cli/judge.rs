@@ -61,7 +61,7 @@ impl Subject {
         let mut subjects = Vec::new();
         for object in &found.objects {
             if object.kind == REVIEW {
-                match recorded(object, found) {
+                match recorded(object, found, around) {
                     Ok(subject) => subjects.extend(subject.map(|(object, request)| Self {
                         facts: around.facts(&object),
                         asks: Asks::Recorded(request),
@@ -116,7 +116,7 @@ fn live_object(kind: &str, value: Json, namespace: &str, index: usize) -> Object
 const REVIEW: &str = "AdmissionReview";
 
 /// The Deployment that a recorded review is about; `None`: it is about something else, or deletes it.
-fn recorded(review: &Object, found: &Manifests) -> Result<Option<(Object, Request)>, String> {
+fn recorded(review: &Object, found: &Manifests, around: &Around) -> Result<Option<(Object, Request)>, String> {
     let text = review.value.to_json_str().map_err(|error| format!("is no JSON: {error}"))?;
     let request = Request::parse(text.as_bytes()).map_err(|error| format!("no review to judge: {error}"))?;
     let request = match (request.operation, request.kind.as_str()) {
@@ -124,13 +124,14 @@ fn recorded(review: &Object, found: &Manifests) -> Result<Option<(Object, Reques
         (Operation::Update, "Scale") => {
             let is_scaled =
                 |it: &&Object| it.is_deployment() && (it.namespace(), it.name()) == (&request.namespace, &request.name);
-            let Some(deployment) = found.objects.iter().find(is_scaled) else {
-                let (namespace, name) = (&request.namespace, &request.name);
+            let (namespace, name) = (&request.namespace, &request.name);
+            let given = found.objects.iter().find(is_scaled).map(stored);
+            let Some(deployment) = given.or_else(|| around.stored(namespace, name).cloned()) else {
                 return Err(format!(
                     "scales Deployment {namespace}/{name}; give its manifest too, or nothing can be said"
                 ));
             };
-            request.scaled(stored(deployment))
+            request.scaled(deployment)
         }
         _ => return Ok(None),
     };
@@ -168,7 +169,7 @@ impl Judge {
             if matches!(subject.asks, Asks::Whole) && findings.is_empty() && silenced.is_empty() {
                 continue;
             }
-            report.judged.push(Judged { object, findings, silenced, defaults, notes, broken });
+            report.judged.push(Judged { object, findings, silenced, defaults, notes, broken, change: None });
         }
         report.skipped = skipped.into_iter().collect();
         report.policies = self.set.policies().iter().map(|policy| (policy.name.clone(), about(policy))).collect();
@@ -183,16 +184,31 @@ impl Judge {
     }
 
     fn one(&self, subject: &Subject, applied: &mut Applied) -> Outcome {
+        let (mut outcome, request) = self.request(subject, applied);
+        if let Some(request) = request {
+            let verdict = admission::validate(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
+            outcome.failures.extend(verdict.failures);
+            outcome.findings.extend(verdict.findings);
+            (outcome.notes, outcome.skipped) = (verdict.notes, verdict.skipped);
+        }
+        outcome
+    }
+
+    /// The request that the policies are asked about, with what came up on the way to it. `None`: there is none.
+    fn request(&self, subject: &Subject, applied: &mut Applied) -> (Outcome, Option<Request>) {
         let object = &subject.object;
         let mut outcome = Outcome::default();
         let (mut request, key) = match &subject.asks {
             Asks::Recorded(request) => (request.clone(), None),
             Asks::Again => (Request::create(object.value.clone(), object.namespace()), None),
-            Asks::Whole => (Request::of_namespace(object.name(), subject.facts.namespace.as_ref()), None),
+            Asks::Whole => {
+                let namespace = Request::of_namespace(object.name(), subject.facts.namespace.as_ref());
+                return (outcome, Some(namespace));
+            }
             Asks::Apply(stored_now) => {
                 match decode::faults(&object.value) {
                     // No policy is asked about something that the API server could not hand to it.
-                    Err(findings) => return Outcome { findings, ..outcome },
+                    Err(findings) => return (Outcome { findings, ..outcome }, None),
                     Ok(findings) => outcome.findings = findings,
                 }
                 let key = key(object);
@@ -204,18 +220,28 @@ impl Judge {
                 (request, key)
             }
         };
-        if self.with_defaults && !matches!(subject.asks, Asks::Whole) {
+        if self.with_defaults {
             let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
             // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
             request = request.with_object(defaulter::defaulted(&added.object));
             outcome.defaults = added.added;
             outcome.failures = added.failures;
         }
-        let verdict = admission::validate(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
         applied.extend(key.map(|key| (key, request.object().clone())));
-        outcome.failures.extend(verdict.failures);
-        outcome.findings.extend(verdict.findings);
-        Outcome { notes: verdict.notes, skipped: verdict.skipped, ..outcome }
+        (outcome, Some(request))
+    }
+
+    /// What the policies (or the one that is asked for) see as `input`, with the policy and what it is about.
+    pub(super) fn inputs(&self, subjects: &[Subject], only: Option<&str>) -> Vec<(String, Rc<Object>, Json)> {
+        let mut applied = Applied::new();
+        let mut inputs = Vec::new();
+        for subject in subjects {
+            let Some(request) = self.request(subject, &mut applied).1 else { continue };
+            let asked = admission::inputs(&self.set, &request, &subject.facts, &self.config, self.now);
+            let asked = asked.into_iter().filter(|(policy, _)| only.is_none_or(|only| only == policy));
+            inputs.extend(asked.map(|(policy, input)| (policy, Rc::clone(&subject.object), input)));
+        }
+        inputs
     }
 }
 

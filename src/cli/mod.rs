@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod around;
+mod baseline;
 mod bundle;
 mod certs;
 mod check;
@@ -54,7 +55,7 @@ impl Cli {
 /// One line for the list of commands; the long text stands with the arguments, in a file of its own.
 #[derive(Debug, Subcommand)]
 enum Command {
-    #[command(about = "Judge manifests on disk: the same verdicts as in the cluster")]
+    #[command(about = "Judge manifests, recorded reviews or a live cluster: the same verdicts as at kubectl apply")]
     Check(check::Check),
     #[command(about = "Run the unit tests and cases of policies, with coverage")]
     Test(test::Test),

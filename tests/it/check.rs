@@ -290,8 +290,8 @@ fn policies_and_configuration_that_do_not_load() -> anyhow::Result<()> {
     let cases = [
         (["--policies", "mine"], "error: mine/owner/policy.rego:"),
         (["--policies", "empty"], "no policies in empty"),
-        (["--policies", "nowhere"], "cannot read the policy folder nowhere"),
-        (["--config", "nowhere.yaml"], "cannot read the configuration nowhere.yaml"),
+        (["--policies", "nowhere"], "nowhere"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot read this configuration"),
         (["--config", "bad.yaml"], "error: bad.yaml:4:3: "),
         (["--config", "typo.yaml"], "error: typo.yaml:3:1: "),
     ];

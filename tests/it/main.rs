@@ -6,8 +6,10 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+mod actions;
 mod bed;
 mod check;
+mod check_author;
 mod check_cluster;
 mod check_output;
 mod check_sources;
@@ -45,6 +47,8 @@ fn main() {
     trials.extend(check::trials());
     trials.extend(check_sources::trials());
     trials.extend(check_output::trials());
+    trials.extend(check_author::trials());
+    trials.extend(actions::trials());
     trials.extend(check_cluster::trials());
     trials.extend(policies::trials());
     trials.extend(workbench::trials());

@@ -18,6 +18,9 @@ struct Output<'a> {
     failures: Vec<Failure>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     notices: &'a [String],
+    /// With `--baseline`: how many were compared; `objects` holds those that changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -39,6 +42,18 @@ struct ObjectOut<'a> {
     /// With `--cluster`: `audit`, `warn`, `enforce`, `none`, or `unknown` where it may not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<String>,
+    /// With `--baseline`: `newly-denied`, `newly-allowed` or `changed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<&'static str>,
+    /// What the baseline says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<BaselineOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct BaselineOut<'a> {
+    verdict: &'static str,
+    findings: Vec<FindingOut<'a>>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +108,7 @@ pub(in crate::cli) fn render(report: &Report) -> serde_json::Result<String> {
         skipped: &report.skipped,
         failures: report.failures.iter().cloned().chain(unread).collect(),
         notices: &report.notices,
+        compared: report.compared,
     })
 }
 
@@ -118,7 +134,7 @@ fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
         kind: &object.kind,
         namespace: object.namespace(),
         name: object.name(),
-        verdict: if judged.denied() { "denied" } else { "allowed" },
+        verdict: verdict(judged.denied()),
         findings: judged.findings.iter().map(finding).collect(),
         defaults: judged
             .defaults
@@ -133,5 +149,18 @@ fn object<'a>(report: &'a Report, judged: &'a Judged) -> ObjectOut<'a> {
             Guarding::Not => "none".to_owned(),
             Guarding::Unknown(_) => "unknown".to_owned(),
         }),
+        change: judged.change.as_ref().map(|change| match (change.was_denied, judged.denied()) {
+            (false, true) => "newly-denied",
+            (true, false) => "newly-allowed",
+            _ => "changed",
+        }),
+        baseline: judged.change.as_ref().map(|change| BaselineOut {
+            verdict: verdict(change.was_denied),
+            findings: change.before.iter().map(finding).collect(),
+        }),
     }
+}
+
+fn verdict(denied: bool) -> &'static str {
+    if denied { "denied" } else { "allowed" }
 }

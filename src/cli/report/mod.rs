@@ -12,6 +12,7 @@ use crate::{
     config::Exemption,
 };
 
+mod diff;
 pub(super) mod github;
 pub(super) mod json;
 pub(super) mod junit;
@@ -40,6 +41,10 @@ pub(super) struct Report {
     pub(super) guards: BTreeMap<String, Guarding>,
     /// Sentences about the run as a whole, such as a right that is missing.
     pub(super) notices: Vec<String>,
+    /// Show what defaults add.
+    pub(super) diffs: bool,
+    /// With a baseline: how many Deployments were compared. [`Report::judged`] holds those that changed.
+    pub(super) compared: Option<usize>,
 }
 
 /// What a policy says of itself.
@@ -62,6 +67,22 @@ pub(super) struct Judged {
     pub(super) notes: Vec<String>,
     /// A policy broke on it: the webhook would refuse it.
     pub(super) broken: bool,
+    /// Only with a baseline.
+    pub(super) change: Option<Change>,
+}
+
+/// How a verdict differs from that of the baseline.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) was_denied: bool,
+    /// Findings that the baseline does not have.
+    pub(super) come: Vec<Finding>,
+    /// Findings that only the baseline has.
+    pub(super) gone: Vec<Finding>,
+    /// Other defaults are added.
+    pub(super) defaults: bool,
+    /// All findings of the baseline.
+    pub(super) before: Vec<Finding>,
 }
 
 /// A finding that is neither a denial nor a warning.
@@ -73,6 +94,19 @@ pub(super) struct Silenced {
 }
 
 impl Judged {
+    /// Nothing is to be said of it.
+    #[cfg(test)]
+    pub(super) fn of(object: Object) -> Self {
+        let object = Rc::new(object);
+        let (findings, silenced, defaults, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { object, findings, silenced, defaults, notes, broken: false, change: None }
+    }
+
+    /// With a baseline: it was not refused by that, and is now.
+    fn newly_denied(&self) -> bool {
+        self.denied() && self.change.as_ref().is_some_and(|change| !change.was_denied)
+    }
+
     /// Would the webhook refuse it?
     pub(super) fn denied(&self) -> bool {
         self.broken || self.count(Level::Deny) > 0
@@ -134,7 +168,17 @@ impl Report {
         self.judged.iter().filter(|judged| judged.denied()).count()
     }
 
-    fn deployments(&self) -> usize {
+    /// Only what the baseline does not say, for readers that know nothing of baselines.
+    pub(super) fn without_the_known(mut self) -> Self {
+        for judged in &mut self.judged {
+            if let Some(change) = &judged.change {
+                judged.findings.clone_from(&change.come);
+            }
+        }
+        self
+    }
+
+    pub(super) fn deployments(&self) -> usize {
         self.judged.iter().filter(|judged| judged.is_deployment()).count()
     }
 
@@ -142,6 +186,11 @@ impl Report {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             _ if !self.problems.is_empty() || !self.failures.is_empty() => Outcome::Failed,
+            // What an edit of policies refuses anew is what is asked for; what was refused before is no news.
+            _ if self.compared.is_some() => match self.judged.iter().any(Judged::newly_denied) {
+                true => Outcome::Findings,
+                false => Outcome::Fine,
+            },
             _ if self.denied() > 0 => Outcome::Findings,
             _ => Outcome::Fine,
         }

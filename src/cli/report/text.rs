@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use annotate_snippets::{AnnotationKind, Group, Level as Severity, Renderer, Snippet};
 use anstyle::{AnsiColor, Style};
 
-use super::{Judged, Report};
+use super::{Change, Judged, Report, diff};
 use crate::{
     admission::{Failure, Finding, Level, Skipped, notation},
     cli::source::{File, Problem, tree::Place},
@@ -42,7 +42,9 @@ fn write_report(report: &Report, out: &mut String) -> fmt::Result {
     if report.unusable {
         return Ok(());
     }
-    if report.is_of_cluster() {
+    if report.compared.is_some() {
+        write_changes(report, out)?;
+    } else if report.is_of_cluster() {
         write_namespaces(report, out)?;
     } else {
         write_files(report, out)?;
@@ -80,6 +82,60 @@ fn write_namespaces(report: &Report, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// A line for each Deployment that another verdict or other findings have come to.
+fn write_changes(report: &Report, out: &mut String) -> fmt::Result {
+    let place = |judged: &Judged| {
+        let (file, name) = (report.file_of(judged), format!("{}/{}", judged.object.namespace(), judged.object.name()));
+        if file.is_cluster() { name } else { format!("{}    {name}", file.name) }
+    };
+    let width = report.judged.iter().map(|judged| place(judged).chars().count()).max().unwrap_or(0);
+    for (judged, change) in report.judged.iter().filter_map(|judged| Some((judged, judged.change.as_ref()?))) {
+        let (what, style) = match (change.was_denied, judged.denied()) {
+            (false, true) => ("newly refused", BAD),
+            (true, false) => ("newly admitted", GOOD),
+            _ => ("changed", MIXED),
+        };
+        let text = said(change, change.was_denied == judged.denied());
+        writeln!(out, "{:width$}    {style}{what}{style:#}: {text}", place(judged))?;
+    }
+    Ok(())
+}
+
+/// `canary-cap/above-cap; no longer probes/no-liveness`. `all`: the verdict alone does not tell what matters.
+fn said(change: &Change, all: bool) -> String {
+    let names = |findings: &[Finding], but: &[Finding], least: Level| {
+        let mut names: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.level >= least && but.iter().all(|other| !is_alike(other, finding)))
+            .map(
+                |finding| {
+                    if finding.level == Level::Warn { format!("warning {}", finding.name()) } else { finding.name() }
+                },
+            )
+            .collect();
+        names.dedup();
+        names.join(", ")
+    };
+    let least = if all { Level::Warn } else { Level::Deny };
+    let mut parts = vec![names(&change.come, &change.gone, least)];
+    let gone = names(&change.gone, &change.come, least);
+    parts.extend((!gone.is_empty()).then(|| format!("no longer {gone}")));
+    if all {
+        let reworded: Vec<Finding> =
+            change.come.iter().filter(|it| change.gone.iter().any(|was| is_alike(was, it))).cloned().collect();
+        let reworded = names(&reworded, &[], least);
+        parts.extend((!reworded.is_empty()).then(|| format!("other words in {reworded}")));
+        parts.extend(change.defaults.then(|| "other defaults".to_owned()));
+    }
+    parts.retain(|part| !part.is_empty());
+    if parts.is_empty() { "a policy broke".to_owned() } else { parts.join("; ") }
+}
+
+/// The same complaint, whatever its words.
+fn is_alike(one: &Finding, other: &Finding) -> bool {
+    (&one.policy, &one.code, &one.path, one.level) == (&other.policy, &other.code, &other.path, other.level)
+}
+
 /// What happens today in a namespace with this label.
 fn guard(guarding: &Guarding) -> String {
     match guarding {
@@ -106,6 +162,10 @@ fn write_findings(report: &Report, judged: &Judged, out: &mut String) -> fmt::Re
     let of_guard = report.guards.get(judged.object.namespace()).map(guard);
     for note in judged.notes.iter().filter(|note| of_guard.as_ref() != Some(note)) {
         writeln!(out, "{MIXED}note{MIXED:#}: {}: {note}", judged.title())?;
+    }
+    if report.diffs {
+        // What cannot be written as YAML has been said in JSON.
+        out.push_str(&diff::diff(judged, &report.file_of(judged).name).unwrap_or_default());
     }
     Ok(())
 }
@@ -234,6 +294,7 @@ pub(super) fn summary(report: &Report) -> String {
     let mut out: String = exemptions(report).into_iter().map(|line| line + "\n").collect();
     let under = if report.is_of_cluster() { " under guard enforce" } else { "" };
     let verdict = match (report.denied(), report.deployments()) {
+        _ if report.compared.is_some() => compared(report),
         (0, 0) => "no Deployment found".to_owned(),
         (0, all) => format!("{} would be admitted{under}", plural(all, "Deployment")),
         (denied, all) => format!("{denied} of {} would be refused{under}", plural(all, "Deployment")),
@@ -246,6 +307,19 @@ pub(super) fn summary(report: &Report) -> String {
         }
     };
     out
+}
+
+/// `41 Deployments, 1 verdict changes`
+fn compared(report: &Report) -> String {
+    let turned = |judged: &&Judged| judged.change.as_ref().is_some_and(|it| it.was_denied != judged.denied());
+    let (verdicts, all) =
+        (report.judged.iter().filter(turned).count(), plural(report.compared.unwrap_or(0), "Deployment"));
+    match (verdicts, report.judged.len()) {
+        (_, 0) => format!("{all}, nothing changes"),
+        (0, changed) => format!("{all}, no verdict changes, {changed} in what is said"),
+        (1, _) => format!("{all}, 1 verdict changes"),
+        (verdicts, _) => format!("{all}, {verdicts} verdicts change"),
+    }
 }
 
 /// `exempted: 2 findings of probes on shop/legacy-scorer until 2027-01-31 (speaks only TCP, OPS-311)`
@@ -293,14 +367,7 @@ spec:
             let mut found = source::read(&["-".into()], &mut text.as_bytes(), "default");
             for mut object in found.objects.drain(..) {
                 object.file = report.files.len();
-                report.judged.push(Judged {
-                    object: object.into(),
-                    findings: Vec::new(),
-                    silenced: Vec::new(),
-                    defaults: Vec::new(),
-                    notes: Vec::new(),
-                    broken: false,
-                });
+                report.judged.push(Judged::of(object));
             }
             report.files.push(File { name: (*name).to_owned(), text: (*text).to_owned() });
         }

@@ -49,6 +49,11 @@ impl Places {
         }
     }
 
+    /// The place of the node at `pointer` itself.
+    pub(in crate::cli) fn exact(&self, pointer: &str) -> Option<Place> {
+        self.0.get(pointer).copied()
+    }
+
     /// The places below `pointer`, as those of a document of its own.
     pub(in crate::cli) fn below(&self, pointer: &str) -> Self {
         let inside = |(key, place): (&String, &Place)| {
