@@ -56,12 +56,12 @@ has_limit_range if input.context.isolation.limitRanges[_].spec.limits[_]
 # A policy selects every Pod, speaks of this kind of traffic, and allows none of it.
 denied(traffic) if {
 	policy := input.context.isolation.networkPolicies[_]
-	not selects(policy.spec.podSelector)
+	not selects(policy)
 	speaks_of(policy, traffic)
 	not allows(policy, traffic)
 }
 
-selects(selector) if selector[_][_]
+selects(policy) if policy.spec.podSelector[_][_]
 
 # Where it does not say, of what comes in.
 speaks_of(policy, traffic) if policy.spec.policyTypes[_] == traffic

@@ -146,10 +146,8 @@ tag := image_parts(model_image(template)).tag
 # The image of the model container.
 model_image(of) := image if {
 	name := of.metadata.annotations["kubectl.kubernetes.io/default-container"]
-	container := of.spec.containers[_]
-	container.name == name
-	image := container.image
-	is_string(image)
+	named := [container.image | container := of.spec.containers[_]; container.name == name; is_string(container.image)]
+	image := named[0] # files may hold a name twice, which the API server refuses
 } else := image if {
 	image := of.spec.containers[0].image
 	is_string(image)

@@ -13,11 +13,13 @@ use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    Failure,
     engine::{Broken, Engine, Session},
     gate::{self, Module},
     metadata::{self, Metadata, Need},
     settings::{self, Settings},
     testing::{self, TestOutcome},
+    validate::failure,
     wire::{Request, tree},
 };
 use crate::{
@@ -107,6 +109,11 @@ impl Policy {
         self.name.replace('-', "_")
     }
 
+    /// It has this rule: `deny`, `warn`, `defaults` or `params`.
+    pub fn has(&self, rule: &str) -> bool {
+        self.places.contains_key(rule)
+    }
+
     /// It has a `deny` or `warn`.
     pub(super) fn judges(&self) -> bool {
         self.places.contains_key("deny") || self.places.contains_key("warn")
@@ -179,6 +186,28 @@ impl PolicySet {
     /// tests left out) and over what the configuration says, not how.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// What the rules of one policy give for an input document, unweighed: `{"deny": […], "warn": […], "defaults": […]}`,
+    /// each as far as the policy has it, as `opa eval -i INPUT 'data.surefoot.NAME.deny'` would print it. `None`: there is
+    /// no policy of this name. For those who compare; a review is judged by [`validate`](super::validate()).
+    pub fn ask(&self, policy: &str, input: &Json, limit: Duration) -> Option<Result<Json, Failure>> {
+        let policy = self.policies.iter().find(|one| one.name == policy)?;
+        let mut session = self.engine.session(limit);
+        let mut ask = |rule: String| session.eval(&rule, input.clone()).map_err(|broken| failure(policy, broken));
+        let verdict = policy.judges().then(|| ask(policy.verdict_rule())).transpose();
+        let defaults = policy.defaults_rule().map(ask).transpose();
+        let both = verdict.and_then(|verdict| {
+            let mut answer: BTreeMap<Json, Json> = match verdict {
+                Some(Json::Object(members)) => {
+                    members.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+                }
+                _ => BTreeMap::new(),
+            };
+            answer.extend(defaults?.map(|defaults| (Json::from("defaults"), defaults)));
+            Ok(Json::from(answer))
+        });
+        Some(both)
     }
 
     /// In the order in which they are asked.

@@ -1,4 +1,4 @@
-//! The pinned Kubernetes parts, built once into a cache.
+//! The pinned Kubernetes parts and Rego tools, built once into a cache.
 //!
 //! `tests/tools/*/go.mod` pin versions and checksums; the cache's folder is named after them, so that another pin is
 //! another folder. A part appears in the cache under its name only when it is complete, and one run builds at a time.
@@ -26,29 +26,54 @@ struct Part {
     about: &'static str,
 }
 
-const PARTS: [Part; 6] = [
-    Part { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3", about: "30 s" },
-    Part {
-        name: "kube-apiserver",
-        module: "kubernetes",
-        package: "k8s.io/kubernetes/cmd/kube-apiserver",
-        about: "3 min",
-    },
-    Part {
-        name: "kube-controller-manager",
-        module: "kubernetes",
-        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
-        about: "1 min",
-    },
-    Part {
-        name: "kube-scheduler",
-        module: "kubernetes",
-        package: "k8s.io/kubernetes/cmd/kube-scheduler",
-        about: "30 s",
-    },
-    Part { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl", about: "1 min" },
-    Part { name: "kubelet", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubelet", about: "2 min" },
-];
+/// Parts that are built together, into one folder of the cache.
+struct Group {
+    /// As it is said to whoever waits.
+    name: &'static str,
+    /// How its folder begins.
+    folder: &'static str,
+    modules: &'static [&'static str],
+    parts: &'static [Part],
+}
+
+const KUBERNETES_PARTS: Group = Group {
+    name: "Kubernetes parts",
+    folder: KUBERNETES,
+    modules: &["etcd", "kubernetes"],
+    parts: &[
+        Part { name: "etcd", module: "etcd", package: "go.etcd.io/etcd/server/v3", about: "30 s" },
+        Part {
+            name: "kube-apiserver",
+            module: "kubernetes",
+            package: "k8s.io/kubernetes/cmd/kube-apiserver",
+            about: "3 min",
+        },
+        Part {
+            name: "kube-controller-manager",
+            module: "kubernetes",
+            package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+            about: "1 min",
+        },
+        Part {
+            name: "kube-scheduler",
+            module: "kubernetes",
+            package: "k8s.io/kubernetes/cmd/kube-scheduler",
+            about: "30 s",
+        },
+        Part { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl", about: "1 min" },
+        Part { name: "kubelet", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubelet", about: "2 min" },
+    ],
+};
+
+const REGO_TOOLS: Group = Group {
+    name: "Rego tools",
+    folder: "rego",
+    modules: &["opa"],
+    parts: &[
+        Part { name: "opa", module: "opa", package: "github.com/open-policy-agent/opa", about: "90 s" },
+        Part { name: "conftest", module: "opa", package: "github.com/open-policy-agent/conftest", about: "2 min" },
+    ],
+};
 
 /// Where the built parts are.
 #[derive(Clone, Debug)]
@@ -58,17 +83,32 @@ pub(crate) struct Tools {
     cache: PathBuf,
 }
 
-/// The parts, built on first use.
+/// What a cluster is made of, built on first use.
 pub(crate) fn tools() -> Result<&'static Tools> {
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
-    let tools = TOOLS.get_or_init(|| Tools::ready().map_err(|error| format!("{error:#}")));
+    let given = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    once(&TOOLS, &KUBERNETES_PARTS, given)
+}
+
+/// `opa` and `conftest`, built on first use.
+pub(crate) fn rego_tools() -> Result<&'static Tools> {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    once(&TOOLS, &REGO_TOOLS, None)
+}
+
+fn once(
+    cell: &'static OnceLock<Result<Tools, String>>,
+    group: &Group,
+    given: Option<PathBuf>,
+) -> Result<&'static Tools> {
+    let tools = cell.get_or_init(|| Tools::ready(group, given).map_err(|error| format!("{error:#}")));
     tools.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 impl Tools {
-    fn ready() -> Result<Self> {
-        let tools = Self { given: env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from), cache: cache()?.join(key()?) };
-        tools.build_missing()?;
+    fn ready(group: &Group, given: Option<PathBuf>) -> Result<Self> {
+        let tools = Self { given, cache: cache()?.join(key(group)?) };
+        tools.build_missing(group)?;
         Ok(tools)
     }
 
@@ -81,19 +121,19 @@ impl Tools {
             .unwrap_or_else(|| self.cache.join(name))
     }
 
-    fn build_missing(&self) -> Result<()> {
+    fn build_missing(&self, group: &Group) -> Result<()> {
         let missing = |part: &Part| !self.path(part.name).is_file();
-        if !PARTS.iter().any(missing) {
+        if !group.parts.iter().any(missing) {
             return Ok(());
         }
         fs::create_dir_all(&self.cache).with_context(|| format!("making {}", self.cache.display()))?;
         let lock = File::create(self.cache.join("lock"))?;
         if lock.try_lock().is_err() {
-            eprintln!("another run is building the Kubernetes parts; waiting for it");
+            eprintln!("another run is building the {}; waiting for it", group.name);
             lock.lock()?;
         }
-        for (index, part) in PARTS.iter().enumerate().filter(|(_, part)| missing(part)) {
-            eprintln!("[{}/{}] {} (once, about {})", index + 1, PARTS.len(), part.name, part.about);
+        for (index, part) in group.parts.iter().enumerate().filter(|(_, part)| missing(part)) {
+            eprintln!("[{}/{}] {} (once, about {})", index + 1, group.parts.len(), part.name, part.about);
             build(part, &self.cache)?;
         }
         Ok(())
@@ -137,9 +177,9 @@ fn module(name: &str) -> PathBuf {
 }
 
 /// What decides a build: the pins and the flags.
-fn key() -> Result<String> {
+fn key(group: &Group) -> Result<String> {
     let mut hash = Sha256::new();
-    for name in ["etcd", "kubernetes"] {
+    for name in group.modules {
         for file in ["go.mod", "go.sum"] {
             let path = module(name).join(file);
             hash.update(fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
@@ -147,7 +187,7 @@ fn key() -> Result<String> {
     }
     hash.update(ldflags());
     let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{KUBERNETES}-{}-{hash}", env::consts::ARCH))
+    Ok(format!("{}-{}-{hash}", group.folder, env::consts::ARCH))
 }
 
 /// `${XDG_CACHE_HOME:-~/.cache}/surefoot`.
