@@ -25,7 +25,7 @@ deny contains finding if {
 	container := containers[index]
 	not container.readinessProbe.httpGet.port # the usual kind; the others take a closer look
 	not lib.probed(container, "readinessProbe")
-	not container.name in ignored
+	not is_ignored(container)
 	finding := {
 		"code": "no-readiness",
 		"msg": sprintf("%s has no readinessProbe, so it gets traffic before the model has loaded", [called(container)]),
@@ -38,7 +38,7 @@ deny contains finding if {
 	container := containers[index]
 	not container.livenessProbe.httpGet.port # the usual kind; the others take a closer look
 	not lib.probed(container, "livenessProbe")
-	not container.name in ignored
+	not is_ignored(container)
 	finding := {
 		"code": "no-liveness",
 		"msg": sprintf("%s has no livenessProbe, so nothing restarts it when it hangs", [called(container)]),
@@ -54,7 +54,7 @@ deny contains finding if {
 	port := container[probe][handler].port
 	port > "" # a text; numbers come before
 	not declares(container, port)
-	not container.name in ignored
+	not is_ignored(container)
 	declared := {name | name := container.ports[_].name; is_string(name)}
 	finding := {
 		"code": "unknown-port",
@@ -71,7 +71,7 @@ warn contains finding if {
 	container := containers[index]
 	not container.startupProbe.httpGet.port
 	not lib.probed(container, "startupProbe")
-	not container.name in ignored
+	not is_ignored(container)
 	[reason, seconds] := slow(container)
 	[asked, remark] := question(container, "ready")
 	finding := {
@@ -91,7 +91,7 @@ warn contains finding if {
 	deadline := lib.number(input.request.object.spec, "progressDeadlineSeconds", 600)
 	budget > deadline
 	lib.probed(container, "startupProbe")
-	not container.name in ignored
+	not is_ignored(container)
 	needed := budget + lib.number(input.request.object.spec, "minReadySeconds", 0)
 	finding := {
 		"code": "startup-budget",
@@ -107,7 +107,7 @@ warn contains finding if {
 warn contains finding if {
 	container := containers[index]
 	same_question(container)
-	not container.name in ignored
+	not is_ignored(container)
 	kills := lib.patience(container.livenessProbe)
 	kills <= lib.patience(container.readinessProbe)
 	finding := {
@@ -126,7 +126,7 @@ defaults contains entry if {
 	some probe in ["readinessProbe", "startupProbe"]
 	not container[probe].httpGet.port
 	not lib.probed(container, probe)
-	not container.name in ignored
+	not is_ignored(container)
 	server := server_of(container)
 	port := model_servers.certain_port(container, server)
 	entry := {
@@ -148,6 +148,9 @@ called(container) := lib.called("containers", container)
 containers := input.request.object.spec.template.spec.containers
 
 ignored := lib.names_like(params.ignoreContainers)
+
+# In a function of its own: `not` of a member that is absent is undefined in OPA.
+is_ignored(container) if container.name in ignored
 
 # A model that is busy answers late: five seconds rather than the API's one.
 timing("readinessProbe", _) := {"timeoutSeconds": 5}

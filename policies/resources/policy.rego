@@ -30,7 +30,7 @@ deny contains finding if {
 	some list in ["containers", "initContainers"]
 	container := pod[list][index]
 	not at_a_glance(container)
-	not container.name in ignored
+	not is_ignored(container)
 	some [kind, resource] in required
 	not given(container, kind, resource)
 	not given(pod, kind, resource)
@@ -50,7 +50,7 @@ deny contains finding if {
 	limit := container.resources.limits[resource]
 	quantity.above(request, limit)
 	not quantity.is_gpu(resource)
-	not container.name in ignored
+	not is_ignored(container)
 	finding := {
 		"code": "above-limit",
 		"msg": sprintf("%s requests %v of %s, above its limit of %v", [lib.called(list, container), request, resource, limit]),
@@ -67,7 +67,7 @@ deny contains finding if {
 	quantity.is_gpu(resource)
 	not request == container.resources.limits[resource]
 	not equals_limit(container, resource, request)
-	not container.name in ignored
+	not is_ignored(container)
 	limit := object.get(container.resources, ["limits", resource], "none")
 	finding := {
 		"code": "gpu-differs",
@@ -87,7 +87,7 @@ defaults contains entry if {
 	some list in ["containers", "initContainers"]
 	container := pod[list][index]
 	not container.resources[kind][resource]
-	not container.name in ignored
+	not is_ignored(container)
 	not contradicts(kind, container, resource, value)
 	entry := {
 		"path": lib.pointer(list, index, ["resources", kind, resource]),
@@ -98,6 +98,9 @@ defaults contains entry if {
 pod := input.request.object.spec.template.spec
 
 ignored := lib.names_like(params.ignoreContainers)
+
+# In a function of its own: `not` of a member that is absent is undefined in OPA.
+is_ignored(container) if container.name in ignored
 
 # All of the four are there, and begin with a digit from 1 to 9: no need to look closer, unless more is required.
 at_a_glance(container) if {

@@ -22,7 +22,7 @@ pub(crate) fn input() -> Values {
             let operation = if old.is_some() { "UPDATE" } else { "CREATE" };
             let meta = &object["metadata"];
             json!({
-                "uid": "u", "operation": operation, "name": meta["name"], "namespace": "shop", "dryRun": false,
+                "uid": "u", "operation": operation, "name": meta["name"].as_str().unwrap_or("churn"), "namespace": "shop", "dryRun": false,
                 "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
                 "userInfo": {"username": "jane"}, "object": object, "oldObject": old,
             })
@@ -35,30 +35,27 @@ pub(crate) fn input() -> Values {
         .boxed()
 }
 
+/// As they pass the loader: each of its kind.
 fn parameters() -> Values {
     let globs = || of([json!([]), json!(["m*"]), json!(["model", "{a,b}"]), json!(["[!x]*"]), json!(["?idecar"])]);
-    let amounts = || object([member("cpu", 0.6, quantity()), member("memory", 0.6, quantity())]);
+    let amounts = || object([exact("cpu", 0.6, quantity()), exact("memory", 0.6, quantity())]);
     let required = of([json!([]), json!(["requests.cpu"]), json!(["limits.memory", "requests.ephemeral-storage"])]);
-    let only = |name: &'static str, values: Values| object([member(name, 0.3, values)]);
+    let only = |name: &'static str, values: Values| object([exact(name, 0.3, values)]);
     object([
-        member("images", 1.0, only("ignoreContainers", globs())),
-        member("probes", 1.0, only("ignoreContainers", globs())),
-        member(
+        exact("images", 1.0, only("ignoreContainers", globs())),
+        exact("probes", 1.0, only("ignoreContainers", globs())),
+        exact(
             "resources",
             1.0,
             object([
-                member("require", 0.3, required),
-                member("requests", 0.4, amounts()),
-                member("limits", 0.4, amounts()),
-                member("ignoreContainers", 0.2, globs()),
+                exact("require", 0.3, required),
+                exact("requests", 0.4, amounts()),
+                exact("limits", 0.4, amounts()),
+                exact("ignoreContainers", 0.2, globs()),
             ]),
         ),
-        member(
-            "canary-cap",
-            1.0,
-            object([member("percent", 0.4, number(1..101)), member("minimum", 0.3, number(1..4))]),
-        ),
-        member(
+        exact("canary-cap", 1.0, object([exact("percent", 0.4, number(1..101)), exact("minimum", 0.3, number(1..4))])),
+        exact(
             "isolation",
             1.0,
             only("denyByDefault", of([json!([]), json!(["Egress"]), json!(["Ingress", "Egress"])])),
@@ -357,9 +354,13 @@ fn list(values: Values, most: usize) -> Values {
 
 /// A member that is there with the given likelihood, and once in 100 times of a kind that the API would refuse.
 fn member(name: &'static str, likely: f64, values: Values) -> Member {
-    let odd =
-        of([json!(null), json!(7), json!("odd"), json!([]), json!({}), json!(true), json!([{}]), json!({"a": [1]})]);
-    let values = Union::new_weighted(vec![(99, values), (1, odd)]).prop_map(move |value| (name.to_owned(), value));
+    let odd = [json!(null), json!(7), json!("odd"), json!([]), json!({}), json!(true), json!([{}]), json!({"a": [1]})];
+    exact(name, likely, Union::new_weighted(vec![(99, values), (1, of(odd))]).boxed())
+}
+
+/// A member that is there with the given likelihood.
+fn exact(name: &'static str, likely: f64, values: Values) -> Member {
+    let values = values.prop_map(move |value| (name.to_owned(), value));
     if likely < 1.0 { weighted(likely, values).boxed() } else { values.prop_map(Some).boxed() }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// As many as `SUREFOOT_REVIEWS` says.
-const REVIEWS: usize = 3_000;
+const REVIEWS: usize = 2_000;
 
 fn run(tool: &str, arguments: &[&str]) -> Result<()> {
     let output =
