@@ -4,6 +4,8 @@
 #   Behind one Service traffic follows ready pods, so the share of canary replicas is the share of users who meet the new
 #   model first. All canaries of a model in a namespace count together, against all of its stable replicas; what is there may
 #   stay and shrink, only growth is refused. A canary of the version that is stable already shows nothing.
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 #   needs: [peers]

@@ -6,6 +6,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/containers/images/#image-names
 #   description: Image names, tags and digests
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 #   parameters:

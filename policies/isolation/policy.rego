@@ -7,6 +7,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/security/multi-tenancy/#isolation
 #   description: What keeps namespaces apart
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Warn
 #   needs: [isolation]

@@ -4,6 +4,8 @@
 #   A version settles when all its pods have been up and quiet for the bake time. Another one on top of it before that, and
 #   nobody can tell which of the two fails, and neither has shown that it can be gone back to. To go back to a version that
 #   has settled, or to mend one that is failing, is never too early.
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Warn
 #   needs: [history]

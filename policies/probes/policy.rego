@@ -8,6 +8,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
 #   description: The three probes
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 #   parameters:

@@ -7,6 +7,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/
 #   description: Requests and limits
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 #   parameters:

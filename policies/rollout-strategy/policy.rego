@@ -9,6 +9,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#strategy
 #   description: Strategy, minReadySeconds, progressDeadlineSeconds, revisionHistoryLimit
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 package surefoot.rollout_strategy

@@ -7,6 +7,8 @@
 # related_resources:
 # - ref: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
 #   description: Recommended labels
+# schemas:
+# - input: schema.input
 # custom:
 #   action: Deny
 package surefoot.version_labels

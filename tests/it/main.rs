@@ -32,6 +32,7 @@ mod ratchet;
 mod relay;
 mod revert;
 mod rollouts;
+mod schema;
 mod shared;
 #[path = "../support/mod.rs"]
 mod support;
@@ -55,6 +56,7 @@ fn main() {
     trials.extend(policies::trials());
     trials.extend(workbench::trials());
     trials.extend(oracle::trials());
+    trials.extend(schema::trials());
     trials.extend(http::trials());
     trials.extend(loading::trials());
     trials.extend(hooks::trials());
