@@ -91,6 +91,9 @@ fn a_stage_is_tried_by_dry_run_in_any_order() -> Result<()> {
         Ok(())
     };
     in_both_orders(stage("churn", ("1.0.0", 20), ("1.1.0", 2)), told)?;
+    let server_side = ["apply", "--server-side", "--dry-run=server", "-f", "-"];
+    let canary_first = list(stage("churn", ("1.0.0", 20), ("1.1.0", 2)).iter().rev()).to_string();
+    told.of(ana.run_with_input(&server_side, &canary_first)?)?;
     apply(&ana, &list(&stage("churn", ("1.0.0", 20), ("1.1.0", 2))))?.success()?;
     in_both_orders(stage("churn", ("1.0.0", 20), ("1.1.0", 2)), Silent)?;
     in_both_orders(stage("churn", ("1.0.0", 40), ("1.1.0", 4)), told)?;

@@ -190,7 +190,24 @@ fn one_covers_the_quarantine() -> Result<()> {
     create(&ana, &good("m"))?.success()?;
     Silent.of(olga.run(&["annotate", "deploy", "m", &override_for(2, "INC-3")])?)?;
     Warned(&["[quarantine] this pod template was reverted", "(INC-3): nothing is refused"])
-        .of(ana.run(&["patch", "deploy", "m", "-p", &two])?)
+        .of(ana.run(&["patch", "deploy", "m", "-p", &two])?)?;
+    // It is there now, and without the override it may stay and shrink, but not grow.
+    ana.run(&["annotate", "deploy", "m", "surefoot.dev/override-"])?.success()?;
+    Silent.of(ana.run(&["label", "deploy", "m", "team=a"])?)?;
+    Silent.of(ana.run(&["scale", "deploy", "m", "--replicas=0"])?)?;
+    Refused(&["scale.surefoot.dev", "1 problem (quarantine)", "fix  apply another pod template first"])
+        .of(ana.run(&["scale", "deploy", "m", "--replicas=1"])?)?;
+    Refused(&["validate.surefoot.dev", "1 problem (quarantine)"]).of(patch(
+        &ana,
+        "m",
+        &json!({"spec": {"replicas": 1}}),
+    )?)?;
+    // With the override in the same file, by somebody who may.
+    let covered = override_for(2, "INC-5");
+    let (key, value) = covered.split_once('=').context("key=value")?;
+    file["metadata"]["annotations"] = json!({key: value});
+    apply(&olga, &file)?.success()?;
+    Warned(&["[quarantine]", "(INC-5): nothing is refused"]).of(ana.run(&["scale", "deploy", "m", "--replicas=2"])?)
 }
 
 /// The Deployment controller copies an override to the ReplicaSet that it makes, and `kubectl rollout undo` brings it
