@@ -77,8 +77,8 @@ deny contains finding if {
 			"%s requests %v of %s and its limit is %v; GPUs are not overcommitted, so both must be the same",
 			[lib.called(list, container), request, resource, limit],
 		),
-		"path": lib.pointer(list, index, ["resources", "requests", resource]),
-		"fix": sprintf("%s: %v, or leave the request out", [resource, limit_or(limit, request)]),
+		"path": lib.pointer(list, index, ["resources", wrong_of_gpu(limit), resource]),
+		"fix": gpu_fix(resource, request, limit),
 	}
 }
 
@@ -168,9 +168,14 @@ example("cpu") := "500m, or what it needs"
 
 example(resource) := "1, or what it needs" if not resource in {"cpu", "memory"}
 
-limit_or(limit, _) := limit if limit != "none"
+# A request alone lacks its limit; a request beside a limit is what is wrong.
+wrong_of_gpu(limit) := "requests" if {
+	limit != "none"
+} else := "limits"
 
-limit_or("none", request) := request
+gpu_fix(resource, request, limit) := sprintf("%s: %v, or leave the request out", [resource, limit]) if {
+	limit != "none"
+} else := sprintf("%s: %v", [resource, request])
 
 equals_limit(container, resource, request) if {
 	quantity.milli(request) == quantity.milli(container.resources.limits[resource])

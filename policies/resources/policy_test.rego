@@ -183,7 +183,8 @@ test_gpus if {
 	denied(fixtures.remove(request)) == set()
 	without := denied(fixtures.remove(at(model, "/limits/nvidia.com~1gpu")))
 	fixtures.codes(without) == {"gpu-differs"}
-	{finding.fix | some finding in without} == {"nvidia.com/gpu: 1, or leave the request out"}
+	{finding.fix | some finding in without} == {"nvidia.com/gpu: 1"}
+	fixtures.paths(without) == {at(model, "/limits/nvidia.com~1gpu")}
 	slices := {"requests": {"cpu": "1", "memory": "1Gi", "nvidia.com/mig-1g.5gb": "2"}, "limits": {"cpu": "1", "memory": "1Gi", "nvidia.com/mig-1g.5gb": "1"}}
 	fixtures.codes(denied(fixtures.replace(model, slices))) == {"gpu-differs"}
 	other := {"requests": {"cpu": "1", "memory": "1Gi", "example.com/fpga": "1"}, "limits": {"cpu": "1", "memory": "1Gi", "example.com/fpga": "2"}}

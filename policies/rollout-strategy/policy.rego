@@ -47,8 +47,9 @@ deny contains finding if {
 }
 
 deny contains finding if {
-	limit := lib.number(spec, "revisionHistoryLimit", 10)
+	limit := spec.revisionHistoryLimit
 	limit < 2
+	is_number(limit)
 	finding := {
 		"code": "short-history",
 		"msg": sprintf("revisionHistoryLimit %v keeps too few old ReplicaSets, so the last good one may be gone when it is needed", [limit]),
@@ -100,10 +101,15 @@ replicas := lib.replicas(input.request.object)
 rolling := spec.strategy.rollingUpdate
 
 # Kubernetes' own rounding: surge up, unavailable down, and where both come to nothing one pod may be unavailable.
-unavailable := 1 if {
-	floor(hundredths(rolling.maxUnavailable) / 100) == 0
+unavailable := pods if {
+	pods := floor(hundredths(rolling.maxUnavailable) / 100)
+	pods > 0
+} else := 1 if {
+	hundredths(rolling.maxUnavailable) >= 0
 	hundredths(rolling.maxSurge) == 0
-} else := floor(hundredths(rolling.maxUnavailable) / 100)
+} else := 0 if {
+	hundredths(rolling.maxUnavailable) >= 0
+}
 
 # Of pods; so that nothing is rounded before its time.
 hundredths(amount) := amount * 100 if is_number(amount)

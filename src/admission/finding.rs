@@ -77,7 +77,7 @@ pub struct Failure {
 pub struct Skipped {
     /// Policy name, with dashes.
     pub policy: String,
-    /// The facts it needs: `namespace`, `peers`, `history`.
+    /// The facts it needs: `namespace`, `peers`, `history`, `isolation`.
     pub needs: Vec<String>,
 }
 

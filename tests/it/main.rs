@@ -17,6 +17,7 @@ mod cluster;
 mod defaulter;
 mod defaults;
 mod facts;
+mod fixes;
 mod generated;
 mod hooks;
 mod house;
@@ -54,6 +55,7 @@ fn main() {
     trials.extend(actions::trials());
     trials.extend(check_cluster::trials());
     trials.extend(policies::trials());
+    trials.extend(fixes::trials());
     trials.extend(workbench::trials());
     trials.extend(oracle::trials());
     trials.extend(schema::trials());

@@ -158,7 +158,7 @@ fn holds(case: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut cases: Vec<_> = below(top().join("tests/cases")).flat_map(below).collect();
     cases.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
