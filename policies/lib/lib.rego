@@ -74,11 +74,8 @@ escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
 probed(container, probe) if {
 	is_object(container[probe].httpGet)
 } else if {
-	is_object(container[probe].tcpSocket)
-} else if {
-	is_object(container[probe].grpc)
-} else if {
-	is_object(container[probe].exec)
+	is_object(container[probe][handler])
+	handler in {"tcpSocket", "grpc", "exec"}
 }
 
 # For how many seconds a probe may fail, from the start of the container on, until the kubelet acts on it.

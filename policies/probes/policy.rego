@@ -73,8 +73,8 @@ warn contains finding if {
 	container := containers[index]
 	not container.startupProbe.httpGet.port
 	not lib.probed(container, "startupProbe")
-	not is_ignored(container)
 	[reason, seconds] := slow(container)
+	not is_ignored(container)
 	[asked, remark] := question(container, "ready")
 	finding := {
 		"code": "no-startup",
@@ -89,8 +89,8 @@ warn contains finding if {
 
 warn contains finding if {
 	container := containers[_]
-	budget := lib.patience(container.startupProbe)
-	deadline := lib.number(input.request.object.spec, "progressDeadlineSeconds", 600)
+	probe := container.startupProbe
+	budget := lib.patience(probe)
 	budget > deadline
 	lib.probed(container, "startupProbe")
 	not is_ignored(container)
@@ -139,10 +139,13 @@ defaults contains entry if {
 
 # The model server that it runs, by its image.
 server_of(container) := server if {
+	input.parameters.servers # mostly there are none
 	server := model_servers.own(container, params.servers)
 } else := server if {
 	server := model_servers.running(container)
 }
+
+deadline := lib.number(input.request.object.spec, "progressDeadlineSeconds", 600)
 
 called(container) := lib.called("containers", container)
 
@@ -166,7 +169,8 @@ slow(container) := [sprintf("runs %s", [server.name]), server.startup] if {
 	server := server_of(container)
 } else := ["asks for a GPU", 1800] if {
 	amount := container.resources[_][resource]
-	not resource in {"cpu", "memory"}
+	resource != "cpu" # they are most of them
+	resource != "memory"
 	quantity.is_gpu(resource)
 	quantity.positive(amount)
 }

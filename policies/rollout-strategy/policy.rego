@@ -70,6 +70,7 @@ deny contains finding if {
 }
 
 warn contains finding if {
+	not plenty
 	unavailable == 0
 	count(whole_gpus) > 0
 	finding := {
@@ -99,6 +100,12 @@ containers := spec.template.spec.containers
 replicas := lib.replicas(input.request.object)
 
 rolling := spec.strategy.rollingUpdate
+
+# A quarter of them is at least one.
+plenty if {
+	rolling.maxUnavailable == "25%" # the API's default
+	replicas >= 4
+}
 
 # Kubernetes' own rounding: surge up, unavailable down, and where both come to nothing one pod may be unavailable.
 unavailable := pods if {
@@ -139,6 +146,8 @@ whole_gpus := {resource |
 	some list in ["containers", "initContainers"]
 	given := spec.template.spec[list][_].resources[_]
 	amount := given[resource]
+	resource != "cpu" # they are most of them
+	resource != "memory"
 	is_string(resource) # `claims` is a list
 	endswith(resource, "/gpu")
 	quantity.positive(amount)
