@@ -31,8 +31,8 @@ impl Tests {
         let spread: Vec<Spread> = self.modules.iter().map(|module| Spread::new(module)).collect();
         let is_test = |file: &str| file.ends_with("_test.rego") || self.tests.iter().any(|test| test.file == file);
         let mut sources = self.sources.clone();
-        for (source, spread) in sources.iter_mut().zip(&spread).filter(|(source, _)| !is_test(&source.path)) {
-            source.text.clone_from(&spread.text);
+        for ((source, spread), module) in sources.iter_mut().zip(&spread).zip(&self.modules) {
+            source.text = if is_test(&source.path) { direct(module) } else { spread.text.clone() };
         }
         let rules: Vec<String> = tests.filter(|test| !test.is_todo()).map(|test| test.rule.clone()).collect();
         let touched = match super::engine_of(&sources) {
@@ -50,6 +50,36 @@ impl Tests {
         };
         self.sources.iter().zip(&spread).filter_map(told).collect()
     }
+}
+
+/// The text of a module with the whole path wherever it begins one with the name of an import: to read `policy.deny` through
+/// an import the engine evaluates all rules of the package, and each would seem to be tested.
+fn direct(module: &ast::Module) -> String {
+    let mut text = module.package.span.source.get_contents().clone();
+    for import in &module.imports {
+        let path = import.refr.span().text();
+        let name = import.r#as.as_ref().map_or_else(|| path.rsplit('.').next().unwrap_or_default(), Span::text);
+        if path.starts_with("data.") && !name.is_empty() {
+            text = with_path(&text, name, path);
+        }
+    }
+    text
+}
+
+fn with_path(text: &str, name: &str, path: &str) -> String {
+    let mut direct = String::with_capacity(text.len() * 2);
+    let mut done = 0;
+    for (at, _) in text.match_indices(name) {
+        let goes_on = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+        let begins = !text[..at].ends_with(goes_on);
+        if begins && text[at + name.len()..].starts_with(['.', '[']) {
+            direct.push_str(&text[done..at]);
+            direct.push_str(path);
+            done = at + name.len();
+        }
+    }
+    direct.push_str(&text[done..]);
+    direct
 }
 
 /// A module, and its text with everything that counts on lines of its own.
@@ -159,8 +189,9 @@ impl Cuts<'_> {
             return;
         };
         let (start, end) = (extent(&statements.0.span).start, extent(&statements.1.span).end);
-        let unit = self.unit(extent(first).start..extent(last).end.min(start));
-        let bare = extent(&query.span).start == start;
+        let opens = extent(&query.span).start;
+        let unit = self.unit(extent(first).start..extent(last).end.min(opens));
+        let bare = opens == start;
         if bare {
             self.cut(start, "{", None, None);
         }

@@ -152,7 +152,7 @@ fn a_line_is_missed_when_something_on_it_was_not_reached() {
         ("f(\"x\", y) := 1 if y > 1", "test_a if p.f(\"x\", 2)", "2", ""),
         ("f(x) := x", "test_a if true", "2", "2"),
         ("f(x) := x", "test_a if p.f(2) == 2", "2", ""),
-        ("a := 7\n\nb := {\n\t\"c\": 1,\n}", "test_a if data.p.a == 7", "2 4 5 6", "4 5 6"),
+        ("a := 7\n\nb := {\n\t\"c\": 1,\n}", "test_a if p.a == 7", "2 4 5 6", "4 5 6"),
         ("default a := 1\n\na := 2 if input.x", "test_a if p.a == 1", "2 4", "4"),
         (
             "a := [x |\n\tsome x in input.x\n\tx > 3 # not reached\n]",
@@ -171,6 +171,10 @@ fn a_line_is_missed_when_something_on_it_was_not_reached() {
         ("a if { # {\n\tinput.x == \"{\" # }\n}", "test_a if p.a with input.x as \"{\"", "2 3", ""),
         ("a if {\"x\": input.x} == {\"x\": 1}", "test_a if p.a with input.x as 1", "2", ""),
         ("a if not input.x\n\nb[k] := v if some k, v in input.m", "test_a if { p.a\n p.b }", "2 4", "4"),
+        ("a if {\n\tinput.x\n} else if {\n\tinput.y\n}", "test_a if not p.a", "2 3 4 5", "2 4"),
+        // To read one rule of a package is not to test the others.
+        ("a if input.x\n\nb if input.y", "test_a if p.a with input as {\"x\": 1, \"y\": 1}", "2 4", "4"),
+        ("a if input.x\n\nb if input.y", "test_a if p[\"a\"] with input.x as 1", "2 4", "4"),
         ("m.a := 1 if input.x\n\nm.b := 2", "test_a if p.m == {\"b\": 2}", "2 4", "2"),
         (
             "a if {\n\tinput.list[_] == [y |\n\t\ty := input.y\n\t][0]\n}",

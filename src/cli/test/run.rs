@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -13,7 +14,10 @@ use super::{
     cases::{self, Case},
 };
 use crate::{
-    admission::{TestOutcome, Tests, testing::Coverage},
+    admission::{
+        TestOutcome, Tests,
+        testing::{self, Coverage},
+    },
     cli::{
         Outcome,
         judge::Judge,
@@ -145,18 +149,22 @@ impl Set {
             self.rows.entry(group(&policy.path)).or_default();
         }
         self.unit_tests(args, dir, &tests);
-        if args.run.is_none() {
-            let asked = tests.iter().filter(|test| self.ended(test.name.as_str(), args.timeout));
-            for (file, coverage) in tests.coverage(asked, args.timeout) {
-                let text = sources.iter().find(|source| source.path == file).map(|it| it.text.clone());
-                let row = self.rows.entry(group(&file)).or_default();
-                let file = load::shown(Some(dir), &file);
-                row.files.push(Covered { file, text: text.unwrap_or_default(), coverage });
-            }
-        }
         let judge =
             Judge { set: policies, policies: Some(dir.to_owned()), config, with_defaults: true, now: Timestamp::now() };
-        self.run_cases(args, &judge, cases);
+        let ended = tests.iter().filter(|test| args.run.is_none() && self.ended(&test.name, args.timeout));
+        let ended: Vec<&testing::Test> = ended.collect();
+        let coverage = thread::scope(|scope| {
+            // Beside the cases, which take as long.
+            let coverage = scope.spawn(|| tests.coverage(ended.into_iter(), args.timeout));
+            self.run_cases(args, &judge, cases);
+            coverage.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+        });
+        for (file, coverage) in coverage.into_iter().filter(|_| args.run.is_none()) {
+            let text = sources.iter().find(|source| source.path == file).map(|it| it.text.clone());
+            let row = self.rows.entry(group(&file)).or_default();
+            let file = load::shown(Some(dir), &file);
+            row.files.push(Covered { file, text: text.unwrap_or_default(), coverage });
+        }
         if self.tests.is_empty() && self.cases.is_empty() {
             self.problems.push(match &args.run {
                 Some(pattern) => format!("no test or case of {} matches `{pattern}`", dir.display()),
