@@ -21,6 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check_cluster::what_enforce_would_refuse", what_enforce_would_refuse),
         trial("check_cluster::one_namespace_with_rights_in_it_alone", one_namespace_with_rights_in_it_alone),
         trial("check_cluster::files_over_what_the_cluster_has", files_over_what_the_cluster_has),
+        trial(
+            "check_cluster::what_the_api_server_refuses_is_found_offline",
+            what_the_api_server_refuses_is_found_offline,
+        ),
         trial("check_cluster::why_it_cannot", why_it_cannot),
     ]
 }
@@ -171,6 +175,59 @@ fn files_over_what_the_cluster_has() -> Result<()> {
     let finding = &report["objects"][0]["findings"][0];
     ensure!(finding["policy"] == "quarantine" && finding["level"] == "deny", "{report:#}");
     plane.admin().run(&["delete", "namespace", "rolling", "--wait=false"])?.success()?;
+    Ok(())
+}
+
+/// Each object differs from a good one in one place; kubectl asks the API server, as it does by default, for strict fields.
+fn what_the_api_server_refuses_is_found_offline() -> Result<()> {
+    let plane = plane()?;
+    let (admin, _) = shared::namespace(plane, "strict", "")?;
+    let container = "/spec/template/spec/containers/0";
+    let at = |path: &str| format!("{container}/{path}");
+    let rows = [
+        ("/metadata/labels/note".to_owned(), json!("fine")),
+        ("/metadata/annotation".to_owned(), json!({})),
+        ("/metadata/name".to_owned(), json!("Churn_1")),
+        ("/metadata/labels/release".to_owned(), json!("1.0.0+a")),
+        ("/spec/replicas".to_owned(), json!(-1)),
+        ("/spec/replica".to_owned(), json!(1)),
+        ("/spec/minReadySeconds".to_owned(), json!(-1)),
+        ("/spec/minReadySeconds".to_owned(), json!(600)),
+        ("/spec/revisionHistoryLimit".to_owned(), json!(-1)),
+        ("/spec/selector".to_owned(), json!({"matchLabels": {"app": "other"}})),
+        ("/spec/selector".to_owned(), json!({})),
+        ("/spec/selector".to_owned(), Value::Null),
+        (
+            "/spec/selector".to_owned(),
+            json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["churn"]}]}),
+        ),
+        (
+            "/spec/selector".to_owned(),
+            json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["churn"]}]}),
+        ),
+        ("/spec/strategy".to_owned(), json!({"type": "Rolling"})),
+        ("/spec/strategy".to_owned(), json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}})),
+        ("/spec/template/spec/restartPolicy".to_owned(), json!("OnFailure")),
+        ("/spec/template/spec/restartPolicy".to_owned(), json!("Always")),
+        ("/spec/template/metadata/labels/tier".to_owned(), json!("-x")),
+        (at("readinesProbe"), json!({"tcpSocket": {"port": 1}})),
+        (at("Image"), json!("x")),
+        (at("image"), json!("")),
+        (at("name"), json!("a_b")),
+        (at("env"), json!([{"name": "A", "valeu": "x"}])),
+        ("/spec/template/spec/initContainers".to_owned(), json!([{"name": "model", "image": "x"}])),
+        ("/spec/template/spec/hostPid".to_owned(), json!(true)),
+        ("/spec/template/spec/hostPID".to_owned(), json!(true)),
+    ];
+    for (path, value) in rows {
+        let object = with(good("churn"), &path, value.clone())?.to_string();
+        let asked = admin.run_with_input(&["apply", "--dry-run=server", "-f", "-"], &object)?;
+        let run = check(&admin, &["-", "-n", "strict", "-o", "json"], &object)?;
+        let findings = run.json()?["objects"][0]["findings"].clone();
+        let refused =
+            findings.as_array().into_iter().flatten().any(|it| it["policy"] == "kubernetes" && it["level"] == "deny");
+        ensure!(refused != asked.ok(), "{path} = {value}: {asked}\n{findings:#}");
+    }
     Ok(())
 }
 

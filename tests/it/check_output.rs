@@ -68,6 +68,8 @@ fn sarif() -> anyhow::Result<()> {
     for result in results {
         let rule = &driver["rules"][result["ruleIndex"].as_u64().context("ruleIndex")? as usize];
         ensure!(rule["id"] == result["ruleId"] && rule["shortDescription"]["text"].is_string(), "{rule:#}");
+        let tags = rule["properties"]["tags"].as_array().context("tags")?;
+        ensure!(tags.iter().collect::<Vec<_>>().windows(2).all(|pair| pair[0] != pair[1]), "tags are unique: {rule:#}");
         ensure!(rule["fullDescription"]["text"].as_str().is_some_and(|text| text.len() > 20), "{rule:#}");
         let physical = &result["locations"][0]["physicalLocation"];
         let uri = physical["artifactLocation"]["uri"].as_str().context("uri")?;

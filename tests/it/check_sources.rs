@@ -12,7 +12,11 @@ use crate::{
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials: Vec<Trial> =
+        BAD.iter().map(|case| trial(&format!("check_sources::bad_input::{}", case.name), || case.holds())).collect();
+    trials.extend([
+        trial("check_sources::anchors_by_the_thousand", anchors_by_the_thousand),
+        trial("check_sources::a_dump_of_a_large_cluster", a_dump_of_a_large_cluster),
         trial("check_sources::a_name_in_two_files_is_two_environments", a_name_in_two_files_is_two_environments),
         trial("check_sources::the_nearest_peer_counts", the_nearest_peer_counts),
         trial("check_sources::recorded_reviews", recorded_reviews),
@@ -21,7 +25,109 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check_sources::links_pipes_and_folders", links_pipes_and_folders),
         trial("check_sources::huge_files", huge_files),
         trial("check_sources::what_may_not_be_read", what_may_not_be_read),
-    ]
+    ]);
+    trials
+}
+
+/// A text that is no manifest: what is told of it, with its place, and that the good one beside it is judged all the same.
+struct Bad {
+    name: &'static str,
+    text: &'static [u8],
+    place: &'static str,
+    words: &'static str,
+}
+
+const BAD: [Bad; 9] = [
+    Bad {
+        name: "duplicate_keys",
+        text: b"kind: Deployment\nspec:\n  replicas: 1\n  replicas: 2\n",
+        place: "4:3",
+        words: "remove one of them",
+    },
+    Bad {
+        name: "duplicate_keys_in_json",
+        text: b"{\"kind\": \"A\",\n \"kind\": \"B\"}",
+        place: "2:2",
+        words: "remove one of them",
+    },
+    Bad { name: "tabs", text: b"kind: Deployment\nspec:\n\treplicas: 1\n", place: "3:2", words: "indent with spaces" },
+    Bad { name: "no_mapping", text: b"- kind: Deployment\n", place: "1:1", words: "it has no apiVersion and kind" },
+    Bad { name: "a_scalar", text: b"---\njust words\n", place: "2:1", words: "it has no apiVersion and kind" },
+    Bad {
+        name: "no_utf8",
+        text: b"kind: Deployment\nmetadata: {name: \"ch\xfcrn\"}\n",
+        place: "2:21",
+        words: "save it as UTF-8",
+    },
+    Bad { name: "utf16", text: b"\xff\xfek\0i\0n\0d\0", place: "1:1", words: "this is UTF-16" },
+    Bad { name: "an_alias_to_itself", text: b"kind: A\na: &a [*a]\n", place: "2:8", words: "write out what is meant" },
+    Bad { name: "cut_off", text: b"{\"kind\": \"Deployment\", \"spec\": {", place: "1:32", words: "" },
+];
+
+impl Bad {
+    fn holds(&self) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        write(folder.path(), "bad.yaml", self.text)?;
+        write(folder.path(), "good.yaml", SAFE)?;
+        let run = surefoot(folder.path(), &["check", "bad.yaml", "good.yaml"], "")?;
+        let place = format!("bad.yaml:{}", self.place);
+        ensure!(run.stderr.contains(&place) && run.stderr.contains(self.words), "want {place}\n{}", run.stderr);
+        ensure!(run.code == Some(2), "exit code {:?}", run.code);
+        ensure!(run.stdout.contains("1 Deployment would be admitted"), "{}", run.stdout);
+        let json = surefoot(folder.path(), &["check", "bad.yaml", "-o", "json"], "")?.json()?;
+        let failure = &json["failures"][0];
+        ensure!(format!("{}:{}", failure["line"], failure["column"]) == self.place, "{failure}");
+        Ok(())
+    }
+}
+
+/// Thousands of anchors are how people write, aliases that expand without end are not.
+fn anchors_by_the_thousand() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let many: String =
+        (0..5000).map(|number| format!("  a{number}: &a{number} x\n  b{number}: *a{number}\n")).collect();
+    let run = surefoot(folder.path(), &["check", "-"], &format!("kind: Service\nlabels:\n{many}"))?;
+    ensure!(run.code == Some(0), "{}", run.stderr);
+    let mut bomb = "kind: Deployment\na: &l0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..12 {
+        let aliases = vec![format!("*l{}", level - 1); 10].join(",");
+        bomb += &format!("b{level}: &l{level} [{aliases}]\n");
+    }
+    let started = std::time::Instant::now();
+    let run = surefoot(folder.path(), &["check", "-"], &bomb)?;
+    ensure!(run.code == Some(2) && run.stderr.contains("write out what is needed"), "{}", run.stderr);
+    ensure!(started.elapsed() < std::time::Duration::from_secs(120), "{:?}", started.elapsed());
+    Ok(())
+}
+
+/// `kubectl get deploy -A -o yaml` of some hundred Deployments is no bomb.
+fn a_dump_of_a_large_cluster() -> anyhow::Result<()> {
+    const COUNT: usize = 400;
+    let folder = tempfile::tempdir()?;
+    let object: Value = serde_saphyr::from_str(SAFE)?;
+    let padding: Vec<Value> = (0..220).map(|number| json!({"name": format!("V{number}"), "value": "x"})).collect();
+    let items = (0..COUNT).map(|number| {
+        let mut object = object.clone();
+        object["metadata"]["name"] = format!("churn-{number}").into();
+        object["metadata"]["labels"]["surefoot.dev/model"] = format!("m{number}").into();
+        object["spec"]["template"]["spec"]["containers"][0]["env"] = padding.clone().into();
+        object
+    });
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items.collect::<Vec<_>>()});
+    write(folder.path(), "dump.yaml", list.to_string())?;
+    write(
+        folder.path(),
+        "mine/size/policy.rego",
+        "# METADATA\n# title: S\n# custom:\n#   action: Deny\npackage surefoot.size\n\ndeny contains \"large\" if input.request.object.spec.replicas > 50\n",
+    )?;
+    let run = surefoot(folder.path(), &["check", "dump.yaml", "--policies", "mine"], "")?;
+    ensure!(
+        run.code == Some(0) && run.stdout == format!("{COUNT} Deployments would be admitted\n"),
+        "{}{}",
+        run.stdout,
+        run.stderr
+    );
+    Ok(())
 }
 
 const READINESS: &str = "        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n";
