@@ -10,7 +10,7 @@ use crate::{
     injector::{Injector, Seen},
     models::{
         Outcome::{Refused, Silent, Warned},
-        apply, bad, create, digest, good, guard, patch, remember,
+        apply, bad, create, digest, good, guard, patch, remember, replace,
     },
     shared,
     support::{ControlPlane, Kubectl, Look, until},
@@ -80,10 +80,7 @@ fn what_was_added_stays() -> Result<()> {
         next["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "b"}]);
         next["metadata"]["resourceVersion"] = Value::Null;
         // Whole, as a tool does that knows nothing of what was added.
-        added.of(ana.run_with_input(&["replace", "-f", "-"], &next.to_string())?).or_else(|_| {
-            // The Deployment controller wrote in between.
-            added.of(ana.run_with_input(&["replace", "-f", "-"], &next.to_string())?)
-        })?;
+        added.of(replace(&ana, &next)?)?;
         let kept = stored()?;
         ensure!(model(&kept)["readinessProbe"]["periodSeconds"] == 7, "{kept}");
         ensure!(kept["spec"]["minReadySeconds"] == first["spec"]["minReadySeconds"], "{kept}");
@@ -231,8 +228,7 @@ fn with_another_webhook_in_play_it_ends() -> Result<()> {
     // Again and again, by every road: the same template, no rollout.
     Silent.of(apply(&ana, &file)?)?;
     take()?;
-    let whole = || ana.run_with_input(&["replace", "-f", "-"], &file.to_string());
-    whole()?.success().or_else(|_| whole()?.success())?;
+    replace(&ana, &file)?.success()?;
     ensure!(digest(&ended(&admin, &last_review(take()?))?) == digest(&first), "replaced");
     ana.run_with_input(&[&APPLY_SERVER_SIDE[..], &["--force-conflicts"]].concat(), &file.to_string())?.success()?;
     ensure!(digest(&ended(&admin, &take()?)?) == digest(&first), "applied by the server");

@@ -1,7 +1,7 @@
 //! What surefoot knows of the cluster, on a real control plane: Deployments that come in one file, dry runs of a whole
 //! stage, a cache that is old, an API server that is slow, a record that cannot be read.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -183,13 +183,12 @@ fn what_cannot_be_confirmed_is_a_warning() -> Result<()> {
     until_it("the peers", || patch(&ana, "churn-canary", &grow), stable_is_known)?;
 
     let _back = second.hold(Held::All);
-    let begun = Instant::now();
+    // The API server gives the hook three seconds, and would refuse the request after them.
     Warned(&[
         "Warning: [canary-cap/above-cap] 9 canary replicas against 20 stable, the cap is 2",
         "Warning: the other Deployments could not be looked at again, so what rests on them only warns: the API server did not answer within",
     ])
     .of(patch(&ana, "churn-canary", &grow)?)?;
-    ensure!(begun.elapsed() < Duration::from_secs(3), "it took {:?}", begun.elapsed());
     // The scale hook has one second in all, and is answered in it: else the API server would let it through in silence.
     Warned(&["surefoot could not look at the Deployment, so the scaling is allowed unseen"]).of(ana.run(&[
         "scale",

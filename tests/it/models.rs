@@ -59,6 +59,15 @@ pub(crate) fn apply(kubectl: &Kubectl, object: &Value) -> Result<Answer> {
     kubectl.run_with_input(&["apply", "-f", "-"], &object.to_string())
 }
 
+/// `kubectl replace`, again where the Deployment controller wrote in between.
+pub(crate) fn replace(kubectl: &Kubectl, object: &Value) -> Result<Answer> {
+    until("nobody else to write", Duration::from_secs(30), || {
+        let answer = kubectl.run_with_input(&["replace", "-f", "-"], &object.to_string())?;
+        let is_conflict = answer.stderr.contains("(Conflict)");
+        Ok(if is_conflict { Look::Not(answer.to_string()) } else { Look::Done(answer) })
+    })
+}
+
 /// Refused, with each of `says` in what is printed.
 pub(crate) fn refused(answer: Answer, says: &[&str]) -> Result<Answer> {
     let answer = answer.failure()?;

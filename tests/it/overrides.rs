@@ -33,7 +33,20 @@ fn namespace(plane: &ControlPlane, name: &str) -> Result<(Kubectl, Kubectl, Kube
         let role = format!("--clusterrole={role}");
         admin.run(&["create", "rolebinding", &format!("olga{role}"), &role, "--user=olga"])?.success()?;
     }
-    Ok((admin, ana, plane.user("olga").in_namespace(name)))
+    let olga = plane.user("olga").in_namespace(name);
+    until("olga's rights", Duration::from_secs(30), || {
+        let may = |verb: &str, group: &str, resource: &str| -> Result<bool> {
+            let attributes = json!({"namespace": name, "verb": verb, "group": group, "resource": resource});
+            let question = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes}});
+            let answer =
+                olga.run_with_input(&["create", "--validate=false", "-f", "-", "-o", "json"], &question.to_string())?;
+            Ok(answer.success()?.json()?["status"]["allowed"] == true)
+        };
+        let may = may("override", "surefoot.dev", "guards")? && may("patch", "apps", "deployments")?;
+        Ok(if may { Look::Done(()) } else { Look::Not("not yet".to_owned()) })
+    })?;
+    Ok((admin, ana, olga))
 }
 
 const NEEDS: &[&str] =
