@@ -140,6 +140,7 @@ fn what_fails_says_what_it_looked_at() -> anyhow::Result<()> {
     let more = "
 test_wrong if {
 	print(\"looking\")
+	every n in numbers.range(1, 30) { print(n) }
 	codes := {it.code | some it in owner.deny} with input as named(\"a\")
 	codes == {\"present\"}
 }
@@ -158,8 +159,9 @@ test_table[name] if {
     run.says(
         1,
         &[
-            "FAIL data.surefoot.owner_test.test_wrong   policies/owner/policy_test.rego:10:1\n    13 | codes == {\"present\"}\n       |   codes = {\"missing\"}\n     printed policies/owner/policy_test.rego:11: looking\n",
-            "FAIL data.surefoot.owner_test.test_breaks   policies/owner/policy_test.rego:16:18\n     divide by zero\n",
+            "FAIL data.surefoot.owner_test.test_wrong   policies/owner/policy_test.rego:10:1\n    14 | codes == {\"present\"}\n       |   codes = {\"missing\"}\n     printed policies/owner/policy_test.rego:11: looking\n",
+            "FAIL data.surefoot.owner_test.test_breaks   policies/owner/policy_test.rego:17:18\n     divide by zero\n",
+            "     and 21 lines more: -v\n",
             "did not hold for legacy",
             "3 of 8 failed, coverage 100 %",
             "exit code 1",

@@ -20,6 +20,8 @@ const DIM: Style = Style::new().dimmed();
 const WIDTH: usize = 90;
 /// Of a value; -v shows it in full.
 const VALUE: usize = 160;
+/// Lines that a failed test printed; -v shows all.
+const PRINTED: usize = 10;
 /// Lines of a file that were not reached; -v shows all.
 const MISSED: usize = 12;
 
@@ -142,7 +144,14 @@ fn write_failure(test: &TestOutcome, verbose: bool, out: &mut String) -> fmt::Re
         }
         None => writeln!(out, "     {}", failed.as_deref().unwrap_or_default())?,
     }
-    prints.iter().try_for_each(|printed| writeln!(out, "     {DIM}printed{DIM:#} {printed}"))
+    let shown = if verbose { prints.len() } else { PRINTED };
+    for printed in prints.iter().take(shown) {
+        writeln!(out, "     {DIM}printed{DIM:#} {}", cut(printed, verbose))?;
+    }
+    match prints.len().saturating_sub(shown) {
+        0 => Ok(()),
+        more => writeln!(out, "     {DIM}and {} more: -v{DIM:#}", plural(more, "line")),
+    }
 }
 
 /// The same without colours.
