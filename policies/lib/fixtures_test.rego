@@ -26,8 +26,6 @@ add(path, value) := [{"op": "add", "path": path, "value": value}]
 
 remove(path) := [{"op": "remove", "path": path}]
 
-container := "/spec/template/spec/containers/0"
-
 deployment := {
 	"apiVersion": "apps/v1",
 	"kind": "Deployment",

@@ -162,6 +162,11 @@ test_a_copy_follows if {
 	updated([], both) == set()
 	updated([], fixtures.remove(on_template)) == {{"path": on_template, "value": "2.4.0", "sticky": false}}
 
+	# What was stored has no template that could be read, or nothing at all.
+	updated(fixtures.replace("/spec", null), fixtures.remove(on_template)) == {{"path": on_template, "value": "2.4.0", "sticky": false}}
+	bare := {"request": {"object": {"metadata": {"labels": {"app.kubernetes.io/version": "1"}}, "spec": {"template": {}}}}}
+	version_labels.defaults == {{"path": on_template, "value": "1", "sticky": false}} with input as bare
+
 	# They differed before, and still do.
 	updated(fixtures.replace(on_template, "2.3.1"), fixtures.replace(on_template, "2.3.1")) == set()
 }

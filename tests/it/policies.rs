@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use libtest_mimic::Trial;
-use serde_json::Value;
+use serde_json::{Value, json};
 use surefoot::admission::{PolicySet, run_tests};
 
 use crate::trial;
@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("policies::their_unit_tests_pass", their_unit_tests_pass),
         trial("policies::each_has_cases_that_deny_and_that_allow", each_has_cases_that_deny_and_that_allow),
         trial("policies::a_model_server_of_ones_own", a_model_server_of_ones_own),
+        trial("policies::five_hundred_containers", five_hundred_containers),
     ];
     trials.extend(cases().into_iter().map(|case| {
         let name = format!("policies::case::{}", shown(&case));
@@ -103,6 +104,42 @@ policies:
     ensure!(findings.len() == 1 && findings[0]["code"] == "no-liveness", "{report}");
     let fix = "livenessProbe: {httpGet: {path: /alive, port: 9000}, failureThreshold: 6}";
     ensure!(findings[0]["fix"] == fix, "{report}");
+    Ok(())
+}
+
+/// Each of them is judged, in time, and the one that is wrong is named.
+fn five_hundred_containers() -> anyhow::Result<()> {
+    let container = |index: usize| {
+        let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}});
+        json!({
+            "name": format!("model-{index}"), "image": format!("registry.local/churn:{index}"),
+            "ports": [{"name": "http", "containerPort": 8000 + index}],
+            "readinessProbe": probe("/ready"), "livenessProbe": probe("/live"),
+            "resources": {"requests": {"cpu": "1", "memory": "1.5Gi"}, "limits": {"cpu": "1e3", "memory": "2e9"}},
+        })
+    };
+    let mut containers: Vec<Value> = (0..500).map(container).collect();
+    containers[499].as_object_mut().context("a container")?.remove("readinessProbe");
+    containers[499]["resources"]["limits"]["memory"] = json!("1.4Gi");
+    let labels = json!({"app.kubernetes.io/name": "churn", "app.kubernetes.io/version": "1"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "churn", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/name": "churn"}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+        },
+    });
+    let folder = tempfile::tempdir()?;
+    let manifest = folder.path().join("churn.json");
+    fs::write(&manifest, deployment.to_string())?;
+    let run = Command::new(env!("CARGO_BIN_EXE_surefoot")).args(["check", "-o", "json"]).arg(&manifest).output()?;
+    let report: Value = serde_json::from_slice(&run.stdout).with_context(|| format!("{run:?}"))?;
+    ensure!(report["failures"] == json!([]), "{}", report["failures"]);
+    let found = report["objects"][0]["findings"].as_array().context("findings")?;
+    let found: BTreeSet<_> = found.iter().filter_map(|finding| finding["path"].as_str()).collect();
+    let last = "/spec/template/spec/containers/499";
+    let wanted = [format!("{last}/readinessProbe"), format!("{last}/resources/requests/memory")];
+    ensure!(found == wanted.iter().map(String::as_str).collect(), "{found:?}");
     Ok(())
 }
 
