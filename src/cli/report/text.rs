@@ -258,7 +258,7 @@ impl<'a> Row<'a> {
         let (state, style) = state(judged);
         let file = report.file_of(judged);
         let file = if file.is_cluster() { "" } else { &file.name };
-        Self { file, name: judged.title(), state, style, more: more(judged) }
+        Self { file, name: judged.title(), state, style, more: more(judged, report.diffs) }
     }
 }
 
@@ -276,12 +276,12 @@ fn state(judged: &Judged) -> (String, Style) {
 }
 
 /// What would be added, and what counts for nothing.
-fn more(judged: &Judged) -> String {
+fn more(judged: &Judged, shown: bool) -> String {
     let exempt = judged.silenced.iter().filter(|silenced| silenced.exemption.is_some()).count();
     let audited = judged.silenced.len() - exempt;
     let defaults = match judged.defaults.len() {
         0 => None,
-        count => Some(format!("{} would be added (--diff)", plural(count, "default"))),
+        count => Some(format!("{} would be added{}", plural(count, "default"), if shown { "" } else { " (--diff)" })),
     };
     let exempt = (exempt > 0).then(|| format!("{exempt} exempted"));
     let audited = (audited > 0).then(|| format!("{audited} only counted"));
