@@ -55,6 +55,8 @@ pub struct WebhookMetrics {
     pub incomplete_facts: Counter,
     /// From the first byte of a body to its answer.
     pub seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
+    /// Reviews that were answered as the same one was before, by the hook that asked.
+    pub remembered: Family<HookLabels, Counter>,
     /// 1 once facts were complete.
     pub ready: Gauge,
 }
@@ -169,6 +171,7 @@ impl Default for WebhookMetrics {
             live_reads: Family::default(),
             incomplete_facts: Counter::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            remembered: Family::default(),
             ready: Gauge::default(),
         };
         let set = metrics.policy_set.clone();
@@ -189,6 +192,8 @@ impl Default for WebhookMetrics {
         let incomplete = metrics.incomplete_facts.clone();
         registry.register("incomplete_facts", "Reviews judged without facts that could not be read", incomplete);
         registry.register("review_seconds", "From the first byte of a body to its answer", metrics.seconds.clone());
+        let remembered = metrics.remembered.clone();
+        registry.register("remembered_reviews", "Reviews answered from memory: nothing has changed since", remembered);
         registry.register("ready", "1 once policies are compiled and facts synced", metrics.ready.clone());
         Self { registry, ..metrics }
     }

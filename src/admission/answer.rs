@@ -125,6 +125,11 @@ impl Answer {
         }
     }
 
+    /// The same answer to another request that asked the same.
+    pub fn to(self, uid: &str) -> Self {
+        Self { uid: uid.to_owned(), ..self }
+    }
+
     /// The whole AdmissionReview.
     pub fn to_bytes(&self) -> Vec<u8> {
         let review = Review { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response: self };

@@ -182,6 +182,20 @@ impl Request {
         changed
     }
 
+    /// Who asks for what, without the objects.
+    pub fn head(&self) -> Self {
+        let Self { uid, kind, name, namespace, user, .. } = self;
+        Self {
+            uid: uid.clone(),
+            kind: kind.clone(),
+            name: name.clone(),
+            namespace: namespace.clone(),
+            user: user.clone(),
+            tree: Json::Null,
+            ..*self
+        }
+    }
+
     /// The whole request: `input.request`.
     pub fn tree(&self) -> &Json {
         &self.tree

@@ -11,6 +11,7 @@
 //! certificate that is shown ([`tls::Served`]), and one latch, [`State`]. Who reads files is `cli`; it hands in what has changed.
 //! Absent on purpose: anything that writes to the cluster. The mutating path never denies, the validating path never patches.
 
+mod memory;
 mod review;
 mod router;
 pub mod server;
@@ -93,6 +94,8 @@ pub struct App {
     /// [`State`] as a number: written by whoever starts and stops the process, read by every request.
     state: AtomicU8,
     workers: Workers,
+    /// Answers that may be given again: read and written by every review, emptied when the rules change.
+    memory: memory::Memory,
 }
 
 impl App {
@@ -102,7 +105,15 @@ impl App {
         metrics.loaded(rules.set.digest());
         let workers = Workers::new(metrics.overrun.clone());
         let rules = RwLock::new(Arc::new(rules));
-        Self { rules, facts, metrics, files: Mutex::default(), state: AtomicU8::new(State::Starting as u8), workers }
+        Self {
+            rules,
+            facts,
+            metrics,
+            files: Mutex::default(),
+            state: AtomicU8::new(State::Starting as u8),
+            workers,
+            memory: memory::Memory::default(),
+        }
     }
 
     /// What counts for a review that begins now.
@@ -114,6 +125,7 @@ impl App {
     pub fn swap(&self, rules: Rules) {
         self.metrics.loaded(rules.set.digest());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.memory.forget();
         self.accept(Part::Policies);
     }
 

@@ -7,7 +7,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{App, Rules, router::Refusal, workers::Late};
+use super::{
+    App, Rules,
+    memory::{self, Judged, Question},
+    router::Refusal,
+    workers::Late,
+};
 use crate::{
     admission::{
         self, Facts, Failure, Finding, Level, Limits, Verdict,
@@ -17,7 +22,7 @@ use crate::{
     },
     cluster::facts::{About, LIVE, Missed},
     config::Guard,
-    telemetry::{FindingLabels, LiveReadLabels, PolicyLabels, ReviewLabels, VerdictLabel},
+    telemetry::{FindingLabels, HookLabels, LiveReadLabels, PolicyLabels, ReviewLabels, VerdictLabel},
     template::{Json, json, keys},
 };
 
@@ -49,6 +54,10 @@ impl Hook {
 /// Answers one review before `deadline`.
 pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: Instant) -> Result<Vec<u8>, Refusal> {
     let review = Review { app, rules: app.rules(), hook, deadline };
+    let question = review.question(&body);
+    if let Some(again) = question.as_ref().and_then(|question| review.again(question)) {
+        return Ok(again);
+    }
     let request = review.parse(body).await?;
     let expected = if hook == Hook::Scale { "Scale" } else { "Deployment" };
     if request.operation == Operation::Other || request.kind != expected {
@@ -67,8 +76,8 @@ pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: In
         return Ok(review.pass(&request, VerdictLabel::unguarded, None));
     }
     match hook {
-        Hook::Mutate => review.defaulted(request, facts).await,
-        Hook::Validate | Hook::Scale => review.validated(request, facts).await,
+        Hook::Mutate => review.defaulted(request, facts, question).await,
+        Hook::Validate | Hook::Scale => review.validated(request, facts, question).await,
     }
 }
 
@@ -135,11 +144,16 @@ impl Review<'_> {
         LIVE.min(self.deadline.saturating_duration_since(Instant::now()) / 2)
     }
 
-    async fn validated(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
+    async fn validated(&self, request: Request, facts: Facts, question: Option<Question>) -> Result<Vec<u8>, Refusal> {
         if !facts.gaps.is_empty() {
             self.app.metrics.incomplete_facts.inc();
         }
+        let remembered_as = question.map(|question| self.asked(question, &facts));
         let (request, facts, verdict) = self.validate(request, facts).await?;
+        // What rests on facts is decided on a live read each time; and a quarantine says how long ago it was.
+        let is_lasting = memory::lasts(&request, &facts, &verdict.failures)
+            && !verdict.used_facts
+            && verdict.findings.iter().all(|finding| finding.policy != "quarantine");
         let (request, facts, verdict) = match facts.cached && verdict.used_facts {
             true => self.confirmed(request, facts, verdict).await?,
             false => (request, facts, verdict),
@@ -148,19 +162,15 @@ impl Review<'_> {
             true => self.without_peers(request, facts, verdict, ALONE.to_owned()).await?,
             false => (request, verdict),
         };
+        self.count_failures(&verdict.failures);
         let answer = answer::validated(&request, &verdict, Timestamp::now());
-        self.count_findings(&verdict);
         let label = match &answer {
             answer if !answer.allowed => VerdictLabel::denied,
             answer if !answer.warnings.is_empty() => VerdictLabel::warned,
             _ => VerdictLabel::allowed,
         };
-        if label == VerdictLabel::denied {
-            let Request { uid, namespace, name, user, dry_run, .. } = &request;
-            let why = codes(&verdict);
-            info!(hook = self.hook.name(), namespace, name, user, dry_run, uid, why, "denied");
-        }
-        Ok(self.judged(&request, answer, label))
+        let (findings, why) = (finding_labels(&verdict), codes(&verdict));
+        Ok(self.judged(&request, answer, label, (findings, why), remembered_as.filter(|_| is_lasting)))
     }
 
     /// A denial that rests on cached facts is decided again on a live read.
@@ -213,17 +223,21 @@ impl Review<'_> {
         Ok((request, facts, verdict))
     }
 
-    async fn defaulted(&self, request: Request, facts: Facts) -> Result<Vec<u8>, Refusal> {
-        let request = Arc::new(request);
-        let (rules, asked) = (Arc::clone(&self.rules), Arc::clone(&request));
+    async fn defaulted(&self, request: Request, facts: Facts, question: Option<Question>) -> Result<Vec<u8>, Refusal> {
+        let remembered_as = question.map(|question| self.asked(question, &facts));
+        let asked = Arc::new((request, facts));
+        let (rules, shared) = (Arc::clone(&self.rules), Arc::clone(&asked));
         let work = move |limits: Limits| {
-            defaults::default(&rules.set, &asked, &facts, &rules.config, Timestamp::now(), limits)
+            defaults::default(&rules.set, &shared.0, &shared.1, &rules.config, Timestamp::now(), limits)
         };
         let defaulting = self.app.workers.judge(self.deadline, work).await.map_err(|late| self.refusal(late))?;
+        let (request, facts) = &*asked;
         self.count_failures(&defaulting.failures);
         let patches = !defaulting.patch.0.is_empty();
         let label = if patches { VerdictLabel::patched } else { VerdictLabel::allowed };
-        Ok(self.judged(&request, answer::defaulted(&request, &defaulting), label))
+        let is_lasting = memory::lasts(request, facts, &defaulting.failures);
+        let answer = answer::defaulted(request, &defaulting);
+        Ok(self.judged(request, answer, label, Default::default(), remembered_as.filter(|_| is_lasting)))
     }
 
     /// What the API server shows instead of a verdict.
@@ -255,10 +269,58 @@ impl Review<'_> {
         self.send(request, answer, label)
     }
 
-    /// What policies decided names their set, so that the audit log tells by which rules.
-    fn judged(&self, request: &Request, mut answer: Answer, verdict: VerdictLabel) -> Vec<u8> {
+    /// What policies decided names their set, so that the audit log tells by which rules. Where
+    /// it says by what, it is remembered.
+    fn judged(
+        &self,
+        request: &Request,
+        mut answer: Answer,
+        label: VerdictLabel,
+        (findings, why): (Vec<FindingLabels>, String),
+        remembered_as: Option<(Question, memory::Sum)>,
+    ) -> Vec<u8> {
         answer.audit_annotations.insert("policy-set".to_owned(), self.rules.set.digest().to_owned());
-        self.send(request, answer, verdict)
+        let judged = Judged { request: request.head(), answer, label, findings, why };
+        if let Some((question, circumstances)) = remembered_as {
+            let model = about(request).model.map(str::to_owned);
+            self.app.memory.keep(question, circumstances, model, judged.clone());
+        }
+        self.tell(judged)
+    }
+
+    /// Counts, logs and writes what was decided, now or before.
+    fn tell(&self, judged: Judged) -> Vec<u8> {
+        let Judged { request, answer, label, findings, why } = judged;
+        for labels in &findings {
+            self.app.metrics.findings.get_or_create(labels).inc();
+        }
+        if label == VerdictLabel::denied {
+            let Request { uid, namespace, name, user, dry_run, .. } = &request;
+            info!(hook = self.hook.name(), namespace, name, user, dry_run, uid, why, "denied");
+        }
+        self.send(&request, answer, label)
+    }
+
+    /// What the answer can be remembered by. A scale says nothing of its Deployment, and what is large is not read twice.
+    fn question(&self, body: &[u8]) -> Option<Question> {
+        let is_whole = self.hook != Hook::Scale && body.len() <= SMALL;
+        is_whole.then(|| Question::of(self.hook, body)).flatten()
+    }
+
+    fn asked(&self, question: Question, facts: &Facts) -> (Question, memory::Sum) {
+        (question, memory::circumstances(&self.rules, facts, Timestamp::now()))
+    }
+
+    /// The answer that was given to the same question under the same circumstances.
+    fn again(&self, question: &Question) -> Option<Vec<u8>> {
+        let kept = self.app.memory.find(question)?;
+        let Request { namespace, name, .. } = kept.request();
+        let facts = self.app.facts.cached(About { namespace, name, model: kept.model.as_deref() })?;
+        if memory::circumstances(&self.rules, &facts, Timestamp::now()) != kept.circumstances {
+            return None;
+        }
+        self.app.metrics.remembered.get_or_create(&HookLabels { hook: self.hook.name() }).inc();
+        Some(self.tell(kept.again(question)))
     }
 
     /// Counts and writes the answer.
@@ -272,18 +334,6 @@ impl Review<'_> {
         self.app.metrics.reviews.get_or_create(&ReviewLabels { hook, operation, verdict }).inc();
         debug!(hook, operation, namespace, name, uid, ?verdict, "answered");
         answer.to_bytes()
-    }
-
-    fn count_findings(&self, verdict: &Verdict) {
-        for Finding { policy, level, .. } in &verdict.findings {
-            let level = match level {
-                Level::Deny => "deny",
-                Level::Warn => "warn",
-                Level::Audit => "audit",
-            };
-            self.app.metrics.findings.get_or_create(&FindingLabels { policy: policy.clone(), level }).inc();
-        }
-        self.count_failures(&verdict.failures);
     }
 
     fn count_failures(&self, failures: &[Failure]) {
@@ -301,6 +351,18 @@ impl Review<'_> {
         };
         self.app.metrics.live_reads.get_or_create(&LiveReadLabels { what, outcome }).inc();
     }
+}
+
+fn finding_labels(verdict: &Verdict) -> Vec<FindingLabels> {
+    let labels = |Finding { policy, level, .. }: &Finding| {
+        let level = match level {
+            Level::Deny => "deny",
+            Level::Warn => "warn",
+            Level::Audit => "audit",
+        };
+        FindingLabels { policy: policy.clone(), level }
+    };
+    verdict.findings.iter().map(labels).collect()
 }
 
 /// What denied, each once, for the log.

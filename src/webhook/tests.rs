@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// A cluster with namespace `shop` (guarded) and `plain` (not), whose single reads can be made to fail.
-struct Cluster {
-    app: Arc<App>,
+pub(super) struct Cluster {
+    pub(super) app: Arc<App>,
     away: Arc<AtomicBool>,
 }
 
@@ -33,7 +33,7 @@ fn namespace(name: &str, labels: &Value) -> Value {
     json!({"metadata": {"name": name, "labels": labels}})
 }
 
-fn deployment(name: &str, track: &str, replicas: u32) -> Value {
+pub(super) fn deployment(name: &str, track: &str, replicas: u32) -> Value {
     let version = if track == "canary" { "1.1.0" } else { "1.0.0" };
     json!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name, "namespace": "shop", "labels": {
@@ -47,7 +47,7 @@ fn deployment(name: &str, track: &str, replicas: u32) -> Value {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let away = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&away);
         let mut open = Vec::new();
@@ -86,7 +86,7 @@ impl Cluster {
         Self { app, away }
     }
 
-    async fn ask(&self, path: &str, review: &Value) -> Value {
+    pub(super) async fn ask(&self, path: &str, review: &Value) -> Value {
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
         let request = request.body(Body::from(review.to_string())).unwrap();
         let answer = router(Arc::clone(&self.app)).oneshot(request).await.unwrap();
@@ -96,7 +96,7 @@ impl Cluster {
     }
 }
 
-fn review(namespace: &str, object: &Value) -> Value {
+pub(super) fn review(namespace: &str, object: &Value) -> Value {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
         "uid": "u-1", "operation": "CREATE", "name": object["metadata"]["name"], "namespace": namespace,
         "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
@@ -104,7 +104,7 @@ fn review(namespace: &str, object: &Value) -> Value {
         "userInfo": {"username": "ana"}, "object": object, "oldObject": null}})
 }
 
-fn scale(name: &str, replicas: u32) -> Value {
+pub(super) fn scale(name: &str, replicas: u32) -> Value {
     let object =
         |replicas: u32| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": replicas}});
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
