@@ -104,16 +104,26 @@ pub(super) fn of_package(text: &str) -> Result<Option<Metadata>, Wrong> {
             wrong.at.line = if wrong.at.line == 0 { block.line } else { wrong.at.line };
             wrong
         })?;
+        if root.value == yaml::Value::Null {
+            let at = Position { line: block.line, column: 1 };
+            return Err(Wrong {
+                at,
+                message: "METADATA without anything; its lines follow at once, each with `#` first".into(),
+            });
+        }
         let members = root.members("METADATA", &FIELDS)?;
+        check(&members)?;
         let scope = match members.get("scope") {
             Some(node) => node.word("`scope`", &SCOPES)?,
             None => block.above_package,
         };
-        if !scope {
-            continue;
-        }
-        if !block.above_package {
-            return root.wrong("METADATA of a package stands directly above `package`");
+        match (scope, block.above_package) {
+            (false, false) => continue,
+            (true, false) => return root.wrong("METADATA of a package stands directly above `package`"),
+            (false, true) => {
+                return root.wrong("METADATA of a rule stands directly above the rule, not above `package`");
+            }
+            (true, true) => {}
         }
         if found.is_some() {
             return root.wrong("a second METADATA block for this package");
@@ -139,15 +149,64 @@ const FIELDS: [&str; 10] = [
 /// Whether a scope is the package's.
 const SCOPES: [(&str, bool); 4] = [("package", true), ("subpackages", true), ("rule", false), ("document", false)];
 
+/// What OPA refuses in any block, of a rule too.
+fn check(members: &yaml::Members<'_>) -> Result<(), Wrong> {
+    for key in ["title", "description"] {
+        members.get(key).map_or(Ok(""), |node| node.text(&format!("`{key}`")))?;
+    }
+    for node in elements(members, "organizations")? {
+        node.text("an organization")?;
+    }
+    for node in elements(members, "authors")? {
+        if let yaml::Value::Text(author) = &node.value {
+            if author.trim().is_empty() {
+                return node.wrong("an author is `name <email>`, or `name:` and `email:`");
+            }
+            continue;
+        }
+        let author = node.members("an author", &["name", "email"])?;
+        if author.get("name").or(author.get("email")).is_none() {
+            return node.wrong("an author has a `name` or an `email`");
+        }
+    }
+    for node in elements(members, "related_resources")? {
+        let reference = match &node.value {
+            yaml::Value::Text(_) => node,
+            _ => node.members("a related resource", &["ref", "description"])?.required("ref", ", an address")?,
+        };
+        if reference.text("`ref`")?.trim().is_empty() {
+            return reference.wrong("`ref` is an address");
+        }
+    }
+    for node in elements(members, "schemas")? {
+        match node.entries("a schema")?.as_slice() {
+            [(path, _)] if path.text("a path").is_ok_and(|path| ["input", "data"].contains(&first(path))) => {}
+            _ => {
+                return node
+                    .wrong("a schema is one path below `input` or `data` and its schema, `input: schema.input`");
+            }
+        }
+    }
+    match members.get("entrypoint") {
+        Some(node) if !matches!(node.value, yaml::Value::Bool(_)) => node.wrong("`entrypoint` must be true or false"),
+        _ => Ok(()),
+    }
+}
+
+fn elements<'a>(members: &'a yaml::Members<'_>, key: &str) -> Result<&'a [Node], Wrong> {
+    members.get(key).map_or(Ok(&[]), |node| node.elements(&format!("`{key}`")))
+}
+
+fn first(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
+}
+
 fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
     let text = |key: &str| match members.get(key) {
         Some(node) => node.text(&format!("`{key}`")).map(str::to_owned),
         None => Ok(String::new()),
     };
     let mut metadata = Metadata { title: text("title")?, description: text("description")?, ..Metadata::default() };
-    if let Some(related) = members.get("related_resources") {
-        related.elements("`related_resources`")?;
-    }
     let Some(custom) = members.get("custom") else { return Ok(metadata) };
     let custom = custom.members("`custom`", &["action", "needs", "scale", "parameters"])?;
     if let Some(node) = custom.get("action") {
@@ -218,13 +277,14 @@ fn blocks(text: &str) -> Vec<Block> {
     let lines: Vec<&str> = text.lines().collect();
     let mut line = 0;
     while line < lines.len() {
-        if lines[line].trim_start().strip_prefix('#').is_none_or(|comment| comment.trim() != "METADATA") {
+        // As OPA finds them: by how the comment begins.
+        if lines[line].trim_start().strip_prefix('#').is_none_or(|text| !text.trim_start().starts_with("METADATA")) {
             line += 1;
             continue;
         }
         let start = line + 1;
         let mut end = start;
-        while end < lines.len() && lines[end].trim_start().starts_with('#') {
+        while end < lines.len() && lines[end].starts_with('#') {
             end += 1;
         }
         // Blank lines instead of what stands above, blanks instead of `#`: so that places need no translation.
@@ -287,6 +347,10 @@ deny contains x if x := 1
         let mode = &metadata.parameters["mode"];
         assert_eq!(mode.refuse(&serde_json::json!("c")).as_deref(), Some(r#"must be one of "a", "b""#));
         assert_eq!(of_package("package a\n# METADATA\n# title: x\nr := 1\n"), Ok(None));
+        let rest = "# METADATA\n# scope: subpackages\n# authors: [Ana <ana@example.org>, {name: Bo}]\n\
+            # organizations: [Acme]\n# related_resources: [{ref: https://example.org}]\n\
+            # schemas: [{input.request: schema.request}]\n# entrypoint: false\n\n# another comment\npackage a\n";
+        assert_eq!(of_package(rest), Ok(Some(Metadata::default())));
     }
 
     #[test]
@@ -301,9 +365,22 @@ deny contains x if x := 1
             ("# METADATA\n# custom: {scale: 1}\npackage a\n", (2, 19), "true or false"),
             ("# METADATA\n# custom: {parameters: {p: {minimum: x}}}\npackage a\n", (2, 38), "must be a number"),
             ("# METADATA\n# custom: {parameters: {p: {min: 1}}}\npackage a\n", (2, 29), "no field `min`"),
-            ("# METADATA\n# title: x\n\n# METADATA\n# title: y\npackage a\n", (5, 3), "second"),
+            ("# METADATA\n# title: x\n\n# METADATA\n# title: z\npackage a\n", (5, 3), "second"),
             ("package a\n# METADATA\n# scope: package\nr := 1\n", (3, 3), "directly above `package`"),
             ("# METADATA\n# a: b: c\npackage a\n", (2, 7), ""),
+            ("# METADATA\n\n# title: x\npackage a\n", (1, 1), "without anything"),
+            ("# METADATA\n  # title: x\npackage a\n", (1, 1), "without anything"),
+            ("# METADATA of it\n# titel: x\npackage a\n", (2, 3), "did you mean `title`?"),
+            ("# METADATA\n# scope: rule\npackage a\n", (2, 3), "not above `package`"),
+            ("package a\n# METADATA\n# titel: x\nr := 1\n", (3, 3), "did you mean `title`?"),
+            ("package a\n# METADATA\n# authors: [{nam: x}]\nr := 1\n", (3, 14), "did you mean `name`?"),
+            ("# METADATA\n# authors: [{}]\npackage a\n", (2, 13), "`name` or an `email`"),
+            ("# METADATA\n# authors: ['']\npackage a\n", (2, 13), "name <email>"),
+            ("# METADATA\n# organizations: [1]\npackage a\n", (2, 19), "must be text"),
+            ("# METADATA\n# related_resources: [{description: x}]\npackage a\n", (2, 23), "ref"),
+            ("# METADATA\n# related_resources: ['']\npackage a\n", (2, 23), "is an address"),
+            ("# METADATA\n# schemas: [{output: schema.x}]\npackage a\n", (2, 13), "below `input` or `data`"),
+            ("# METADATA\n# entrypoint: yes please\npackage a\n", (2, 15), "true or false"),
             ("# METADATA\n# scope: world\npackage a\n", (2, 10), "`scope` cannot be `world`"),
         ];
         for (text, at, message) in rows {

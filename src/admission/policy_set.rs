@@ -230,6 +230,10 @@ impl PolicySet {
                         let message = "`params` must give an object on an empty input, e.g. `params := lib.params({})`";
                         errors.push(policy.error("params", sources, message));
                     }
+                    Err(broken) if broken.file.is_empty() => {
+                        let message = format!("`params` on an empty input {}", broken.message);
+                        errors.push(policy.error("params", sources, &message));
+                    }
                     Err(broken) => errors.push(located(broken, sources)),
                 }
             }
@@ -354,7 +358,12 @@ fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>)
         let mut error = |at, message: String| errors.push(ConfigError::new(&module.file, text, at, message));
         let package = match role(module) {
             Role::Policy(package) => package,
-            Role::Library | Role::Test => continue,
+            Role::Library | Role::Test => {
+                if let Err(wrong) = metadata::of_package(&module.text) {
+                    error(wrong.at, wrong.message);
+                }
+                continue;
+            }
             Role::Stray => {
                 let name = module.package.join(".");
                 error(

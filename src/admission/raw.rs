@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::template::{Json, json};
 
+/// Findings of one policy about one Deployment; the largest have some 500 containers.
+const MOST: usize = 10_000;
+
 /// A member of `deny` or `warn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
@@ -40,6 +43,9 @@ pub(super) fn defaults(set: &Json) -> Result<Vec<Default>, String> {
 fn members(set: Option<&Json>) -> Result<Vec<Json>, String> {
     match set {
         None | Some(Json::Undefined) => Ok(Vec::new()),
+        Some(Json::Set(members)) if members.len() > MOST => {
+            Err(format!("it gave {} members, and more than {MOST} are a mistake", members.len()))
+        }
         Some(Json::Set(members)) => Ok(members.iter_sorted().cloned().collect()),
         Some(other) => Err(format!("it gave {}, which is no set", shown(other))),
     }

@@ -26,19 +26,21 @@ impl Troubles {
         *watches += 1;
     }
 
-    fn end(&self, text: &str) {
+    /// One watch meets it no more; whether none does.
+    fn end(&self, text: &str) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watches) = all.get_mut(text) {
-            *watches -= 1;
-            if *watches == 0 {
-                all.remove(text);
-                info!("over: {text}");
-            }
+        let Some(watches) = all.get_mut(text) else { return false };
+        *watches -= 1;
+        let last = *watches == 0;
+        if last {
+            all.remove(text);
         }
+        last
     }
 }
 
-/// The error that one watch is meeting. Dropping it ends it: its watch is no longer wanted.
+/// The error that one watch is meeting. When its watch is no longer wanted (the namespace is no longer guarded, the process
+/// ends) it goes without a word: nobody knows whether it is over.
 pub(super) struct Trouble {
     all: Troubles,
     now: Option<String>,
@@ -54,8 +56,10 @@ impl Trouble {
     }
 
     pub(super) fn over(&mut self) {
-        if let Some(text) = self.now.take() {
-            self.all.end(&text);
+        if let Some(text) = self.now.take()
+            && self.all.end(&text)
+        {
+            info!("over: {text}");
         }
     }
 
@@ -66,7 +70,9 @@ impl Trouble {
 
 impl Drop for Trouble {
     fn drop(&mut self) {
-        self.over();
+        if let Some(text) = self.now.take() {
+            self.all.end(&text);
+        }
     }
 }
 

@@ -59,7 +59,12 @@ pub fn parse(text: &str) -> Result<Node, Wrong> {
         let at = error.location().map(place).unwrap_or_default();
         // The library appends the place in words; it is told apart here.
         let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        // What follows is for whoever calls the library.
+        let mut message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        if message.contains("tab") {
+            message.push_str("; indent with blanks");
+        }
         match error {
             serde_saphyr::Error::MultipleDocuments { .. } => Wrong { at, message: "more than one document".to_owned() },
             _ => Wrong { at, message },

@@ -29,6 +29,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::workers::Workers;
 pub use router::{MAX_BODY, router};
@@ -45,6 +46,10 @@ pub enum State {
     /// Told to stop: `/readyz` says so, hooks are still answered.
     Stopping,
 }
+
+/// All bodies that are being read or judged together: a few of the largest, or some thousands of the usual size. A tree in
+/// memory takes several times what its body does.
+const BODIES: usize = 4 * MAX_BODY;
 
 /// What verdicts are made by. Replaced whole: a review keeps the one it began with.
 #[derive(Debug)]
@@ -96,6 +101,8 @@ pub struct App {
     workers: Workers,
     /// Answers that may be given again: read and written by every review, emptied when the rules change.
     memory: memory::Memory,
+    /// One permit for each byte of the bodies that are being read or judged.
+    bodies: Arc<Semaphore>,
 }
 
 impl App {
@@ -103,6 +110,7 @@ impl App {
     pub fn new(rules: Rules, facts: ClusterFacts) -> Self {
         let metrics = WebhookMetrics::default();
         metrics.loaded(rules.set.digest());
+        let bodies = Arc::new(Semaphore::new(BODIES));
         let workers = Workers::new(metrics.overrun.clone());
         let rules = RwLock::new(Arc::new(rules));
         Self {
@@ -113,6 +121,7 @@ impl App {
             state: AtomicU8::new(State::Starting as u8),
             workers,
             memory: memory::Memory::default(),
+            bodies,
         }
     }
 
@@ -146,6 +155,11 @@ impl App {
     pub fn accept(&self, part: Part) {
         self.metrics.reload(part.as_str(), true);
         self.files().refused.remove(&part);
+    }
+
+    /// Room for this many more bytes of bodies, as soon as there is.
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bodies).acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, Bytes},
     extract::State,
     http::{
         HeaderMap, Request, StatusCode, Uri,
@@ -13,8 +13,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::LengthLimitError;
-use tokio::time::{Instant, timeout_at};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -64,7 +67,11 @@ async fn serve_hook(hook: Hook, State(app): State<Arc<App>>, request: Request<Bo
     let begun = Instant::now();
     let deadline = begun + time_for(request.uri());
     let answered = match body(&app, request, deadline).await {
-        Ok(body) => review(&app, hook, body, deadline).await,
+        Ok(Held { bytes, _room: room }) => {
+            let answered = review(&app, hook, bytes, deadline).await;
+            drop(room);
+            answered
+        }
         Err(refusal) => Err(refusal),
     };
     app.metrics.seconds.get_or_create(&HookLabels { hook: hook.name() }).observe(begun.elapsed().as_secs_f64());
@@ -82,7 +89,7 @@ async fn serve_hook(hook: Hook, State(app): State<Arc<App>>, request: Request<Bo
 }
 
 /// The whole body, once it is clear that it is worth reading.
-async fn body(app: &App, request: Request<Body>, deadline: Instant) -> Result<axum::body::Bytes, Refusal> {
+async fn body(app: &App, request: Request<Body>, deadline: Instant) -> Result<Held, Refusal> {
     if app.state() == Readiness::Starting {
         let message = "not ready: policies or facts are still being loaded";
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", message));
@@ -99,19 +106,39 @@ async fn body(app: &App, request: Request<Body>, deadline: Instant) -> Result<ax
     if announced.is_some_and(|length| length > MAX_BODY as u64) {
         return Err(too_large());
     }
-    match timeout_at(deadline, to_bytes(request.into_body(), MAX_BODY)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", "the body ended early")),
-        Err(_) => {
-            let message = "the body did not arrive within the time of the request";
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "slow-body", message))
+    let mut frames = Limited::new(request.into_body(), MAX_BODY);
+    let mut bytes = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    loop {
+        let frame = match timeout_at(deadline, frames.frame()).await {
+            Ok(None) => return Ok(Held { bytes: bytes.into(), _room: room }),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Some(Err(_))) => {
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", "the body ended early"));
+            }
+            Err(_) => {
+                let message = "the body did not arrive within the time of the request";
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "slow-body", message));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        let more = timeout_at(deadline, app.room(data.len())).await.ok().flatten().ok_or_else(|| {
+            let message = "overloaded: the requests that are being judged fill the memory that is set aside for them";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-room", message)
+        })?;
+        match &mut room {
+            None => room = Some(more),
+            Some(room) => room.merge(more),
         }
+        bytes.extend_from_slice(&data);
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
+/// A body, and the room that it takes until its request has been answered.
+struct Held {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// `application/json`, with or without parameters.

@@ -30,6 +30,9 @@ const HEAD: Duration = Duration::from_secs(100);
 /// Longer than any review may take (30 s is Kubernetes' bound, ours are 3 s and less).
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// What a connection keeps of what it has read, beside the bodies that are counted. A head must fit into it.
+const BUFFER: usize = 64 << 10;
+
 /// Connections at a time. An API server keeps a handful.
 const CONNECTIONS: usize = 512;
 
@@ -46,7 +49,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(false);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(false).max_buf_size(BUFFER);
 
     let mut stop = std::pin::pin!(stop);
     loop {

@@ -33,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("http::what_is_no_review_gets_a_status", what_is_no_review_gets_a_status),
         trial("http::large_and_slow_bodies_end", large_and_slow_bodies_end),
+        trial("http::bodies_have_a_bounded_room_together", bodies_have_a_bounded_room_together),
         trial("http::connections_that_are_none_hurt_nobody", connections_that_are_none_hurt_nobody),
         trial("http::probes_and_metrics", probes_and_metrics),
         trial("http::a_policy_that_never_ends_costs_its_verdict", a_policy_that_never_ends_costs_its_verdict),
@@ -304,6 +305,42 @@ fn large_and_slow_bodies_end() -> Result<()> {
     stream.write_all(b"{\"kind\"")?;
     drop(stream);
     server.serves_on()
+}
+
+fn bodies_have_a_bounded_room_together() -> Result<()> {
+    let server = Server::ready()?;
+    let head = format!(
+        "POST /validate?timeout=25s HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {MAX_BODY}\r\n\r\n"
+    );
+    // Four that are as large as one may be, but for their ends.
+    let most = vec![b' '; MAX_BODY - 50];
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = server.connect()?;
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&most)?;
+        stream.flush()?;
+        held.push(stream);
+    }
+    let small = review("CREATE").to_string().into_bytes();
+    let begun = Instant::now();
+    loop {
+        let answer = server.post("/validate?timeout=200ms", &small)?;
+        if answer.status == 503
+            && answer.body.contains("overloaded: the requests that are being judged fill the memory")
+        {
+            break;
+        }
+        ensure!(begun.elapsed() < LIMIT, "{answer:?}");
+    }
+    // Probes need no room; and what is given back counts at once, also from a client that has gone.
+    ensure!(server.ask("GET /readyz", "", b"")?.status == 200, "not ready");
+    held.pop();
+    let answer = server.post("/validate?timeout=20s", &small)?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let metrics = server.ask("GET /metrics", "", b"")?.body;
+    ensure!(metrics.contains("surefoot_refused_requests_total{reason=\"no-room\"}"), "{metrics}");
+    Ok(())
 }
 
 fn connections_that_are_none_hurt_nobody() -> Result<()> {

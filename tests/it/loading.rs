@@ -12,7 +12,7 @@ use std::{
     process::Command,
     sync::OnceLock,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -33,6 +33,8 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("loading::a_folder_that_changes_counts_as_a_whole_or_not_at_all", a_folder_that_changes),
+        trial("loading::what_could_never_be_asked_is_refused_at_start", what_could_never_be_asked),
+        trial("loading::a_hostile_policy_costs_only_itself", a_hostile_policy_costs_only_itself),
         trial("loading::a_mounted_config_map_is_followed", a_mounted_config_map_is_followed),
         trial("loading::a_certificate_is_replaced_and_connections_go_on", a_certificate_is_replaced),
     ]
@@ -385,5 +387,116 @@ fn a_certificate_is_replaced() -> Result<()> {
         Ok(if certificate == first { Look::Not("the old one".to_owned()) } else { Look::Done(()) })
     })?;
     alive(&mut open)?;
+    Ok(())
+}
+
+/// Exit code 2, with the place, in no time.
+fn what_could_never_be_asked() -> Result<()> {
+    let folder = folder("refused", &[])?;
+    let endless = "count([1 | some x in numbers.range(1, 100000); some y in numbers.range(1, 100000); x + y == 0])";
+    let deny = "deny contains \"x\" if input.request.name == \"x\"\n";
+    let rows: Vec<(String, &str)> = vec![
+        (format!("a if b\nb if a\n{deny}"), "hostile/policy.rego:3:1: this rule needs itself"),
+        (
+            format!("f(n) := f(n - 1) if n > 0\nr := f(300000)\n{deny}"),
+            "hostile/policy.rego:3:1: this rule needs itself",
+        ),
+        (format!("a := {}1{}\n{deny}", "[".repeat(300), "]".repeat(300)), "hostile/policy.rego:3:22: brackets nested"),
+        (format!("a := {}1{}\n{deny}", "{1:".repeat(300), "}".repeat(300)), "hostile/policy.rego:3:"),
+        (format!("a := {}\n{deny}", "[".repeat(300_000)), "hostile/policy.rego:3:22: brackets nested"),
+        (
+            format!("a := http.send({{\"url\": \"http://x\"}})\n{deny}"),
+            "hostile/policy.rego:3:6: there is no function `http.send`",
+        ),
+        (format!("a := time.now_ns()\n{deny}"), "hostile/policy.rego:3:6: there is no function `time.now_ns`"),
+        (format!("a := opa.runtime()\n{deny}"), "hostile/policy.rego:3:6: there is no function `opa.runtime`"),
+        (format!("a := rand.intn(\"x\", 5)\n{deny}"), "hostile/policy.rego:3:6: `rand.intn` is refused"),
+        (
+            format!("params := {{\"a\": {endless}}}\n{deny}"),
+            "hostile/policy.rego:3:1: `params` on an empty input did not end within",
+        ),
+        (
+            format!("params := {{\"a\": numbers.range(1, 30000000)}}\n{deny}"),
+            "hostile/policy.rego:3:30: this makes too much",
+        ),
+        (format!("a := \"{}\"\n{deny}", "x".repeat(2000)), "hostile/policy.rego:3:7: line exceeds"),
+    ];
+    for (body, says) in rows {
+        write(&folder.join("policies/hostile/policy.rego"), &format!("package surefoot.hostile\n\n{body}"))?;
+        let shown: String = body.chars().take(80).collect();
+        let mut command = Command::new(program());
+        command.arg("webhook").arg("--policies").arg(folder.join("policies"));
+        command.arg("--tls-cert").arg(folder.join("tls.crt")).arg("--tls-key").arg(folder.join("tls.key"));
+        let begun = Instant::now();
+        let output = run::mark(&mut command)?.output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(2) && told.contains(says), "{shown}: {} {told}", output.status);
+        ensure!(begun.elapsed() < Duration::from_secs(20), "{shown}: {:?}", begun.elapsed());
+    }
+    Ok(())
+}
+
+/// `d0 := [1]`, `d1 := [d0, d0]`, …: small in memory, endless for whoever looks at all of it.
+fn doubled(name: &str, first: &str, next: &str) -> String {
+    let step = |i: usize| format!("{name}{i} := {}\n", next.replace('@', &format!("{name}{}", i - 1)));
+    format!("{name}0 := {first}\n{}", (1..=33).map(step).collect::<String>())
+}
+
+fn a_hostile_policy_costs_only_itself() -> Result<()> {
+    let range = "numbers.range(1, 100000)";
+    let hostile: [(&str, String, &str); 8] = [
+        ("endless", format!("some x in {range}\n\tsome y in {range}\n\tx + y == 0"), "did not end within"),
+        ("range", "count(numbers.range(1, 30000000)) == 7".to_owned(), "this makes too much"),
+        ("strings", "count(s33) == 7".to_owned(), "this makes too much"),
+        ("output", "count(json.marshal(d33)) == 7".to_owned(), "this makes too much"),
+        ("memory", format!("count([[x, y] | some x in {range}; some y in {range}]) == 7"), "did not end within"),
+        ("panics", "sprintf(\"%\u{b2}d\", [1]) == \"\"".to_owned(), "the Rego engine panicked"),
+        ("bomb", "regex.match(\"(((a{1,99}){1,99}){1,99}){1,99}\", \"aaaa\")".to_owned(), "size limit"),
+        // Nothing stops it: it is given up.
+        ("stuck", "d33 == e33".to_owned(), "cannot be stopped"),
+    ];
+    let mut policies: Vec<(String, String)> = hostile
+        .iter()
+        .map(|(name, body, _)| {
+            let text = format!(
+                "package surefoot.{name}\n\ndeny contains \"x\" if {{\n\tinput.request.name == \"{name}\"\n\t{body}\n}}\n\n{}{}{}",
+                doubled("s", "\"aa\"", "replace(@, \"a\", \"aa\")"),
+                doubled("d", "[1]", "[@, @]"),
+                doubled("e", "[1]", "[@, @]"),
+            );
+            (format!("{name}/policy.rego"), text)
+        })
+        .collect();
+    policies.push(("names/policy.rego".to_owned(), refuses("bad")));
+    let policies: Vec<_> = policies.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let webhook = Webhook::start(&folder("hostile", &policies)?)?;
+    for (name, _, says) in hostile {
+        thread::scope(|scope| {
+            let hurt: Vec<_> = (0..3).map(|_| scope.spawn(|| webhook.review(name, "3s"))).collect();
+            for _ in 0..3 {
+                let begun = Instant::now();
+                ensure!(
+                    webhook.refused("bad")? == "names/bad" && webhook.refused("good")?.is_empty(),
+                    "others, beside {name}"
+                );
+                ensure!(begun.elapsed() < Duration::from_secs(6), "two others beside {name}: {:?}", begun.elapsed());
+            }
+            for hurt in hurt {
+                let response = hurt.join().map_err(|_| anyhow!("panicked"))??;
+                let message = response["status"]["message"].as_str().unwrap_or_default();
+                let named =
+                    message.contains(&format!("{name}/broken")) && message.contains(&format!("{name}/policy.rego"));
+                ensure!(named && message.contains(says) && message.contains("not your fault"), "{name}: {response}");
+            }
+            Ok(())
+        })?;
+    }
+    let metrics = webhook.get("/metrics")?.body;
+    ensure!(metrics.contains("surefoot_policy_overruns{policy=\"stuck\"} "), "{metrics}");
+    let status = fs::read_to_string(format!("/proc/{}/status", webhook.process.id()))?;
+    let most =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let most = most.context("no VmHWM")? >> 10;
+    ensure!(most < 500, "{most} MiB at most");
     Ok(())
 }
