@@ -4,6 +4,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod parse;
+mod schema;
+mod selector;
 pub mod yaml;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
@@ -11,6 +13,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use parse::parse_duration;
+pub(crate) use schema::policy as policy_schema;
+pub use schema::schema;
+pub use selector::Selector;
 use yaml::Position;
 
 /// How far surefoot goes in a namespace: the label `surefoot.dev/guard`.
@@ -113,8 +118,8 @@ pub struct Parameter {
 /// Other settings for the namespaces that a selector matches.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyOverride {
-    /// `namespaces: {matchLabels: …}`.
-    pub match_labels: BTreeMap<String, String>,
+    /// Where it counts.
+    pub namespaces: Selector,
     /// As in [`PolicySettings`].
     pub action: Option<Action>,
     /// Laid over the policy's parameters.
@@ -162,8 +167,8 @@ pub struct Budget {
 /// Other rollout settings for the namespaces that a selector matches.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolloutOverride {
-    /// `namespaces: {matchLabels: …}`.
-    pub match_labels: BTreeMap<String, String>,
+    /// Where it counts.
+    pub namespaces: Selector,
     /// Laid over [`Rollouts::budget`], field by field.
     pub failures: Option<u32>,
     /// See [`Budget::percent`].
@@ -208,7 +213,7 @@ impl Config {
 impl Rollouts {
     /// Budget and bake in a namespace with these labels: the first override that matches, laid over the rest.
     pub fn for_namespace(&self, labels: &BTreeMap<String, String>) -> (Budget, Duration) {
-        let Some(found) = self.overrides.iter().find(|found| selects(&found.match_labels, labels)) else {
+        let Some(found) = self.overrides.iter().find(|found| found.namespaces.matches(labels)) else {
             return (self.budget, self.bake);
         };
         let budget = Budget {
@@ -218,11 +223,6 @@ impl Rollouts {
         };
         (budget, found.bake.unwrap_or(self.bake))
     }
-}
-
-/// `matchLabels` as Kubernetes reads it: all of them are there.
-pub fn selects(match_labels: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// What is wrong with a file that surefoot is given, where, and what to do.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::policy_set::{LoadError, Policy};
 use crate::{
-    config::{Action, Config, ConfigError, Parameter, selects, yaml},
+    config::{Action, Config, ConfigError, Parameter, Selector, yaml},
     template::{Json, json},
 };
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     base: Effective,
-    overrides: Vec<(BTreeMap<String, String>, Effective)>,
+    overrides: Vec<(Selector, Effective)>,
     /// Findings that were there before deny all the same.
     pub(super) no_ratchet: bool,
 }
@@ -34,7 +34,7 @@ impl Default for Effective {
 impl Settings {
     /// What counts in a namespace with these labels.
     pub(super) fn in_namespace(&self, labels: &BTreeMap<String, String>) -> &Effective {
-        let matching = self.overrides.iter().find(|(match_labels, _)| selects(match_labels, labels));
+        let matching = self.overrides.iter().find(|(namespaces, _)| namespaces.matches(labels));
         matching.map_or(&self.base, |(_, effective)| effective)
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn settings(policy: &Policy, config: &Config) -> Result<Settings, Vec
     };
     let overrides = configured.overrides.iter().map(|one| {
         let parameters = object([&configured.parameters, &one.parameters]);
-        (one.match_labels.clone(), Effective { action: one.action.unwrap_or(base.action), parameters })
+        (one.namespaces.clone(), Effective { action: one.action.unwrap_or(base.action), parameters })
     });
     Ok(Settings { overrides: overrides.collect(), base, no_ratchet: configured.existing == Some(Action::Deny) })
 }

@@ -4,11 +4,22 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Action, Budget, Config, ConfigError, Exemption, Origin, Parameter, PolicyOverride, PolicySettings, RolloutOverride,
-    Rollouts,
+    Rollouts, Selector,
     yaml::{self, Node, Wrong},
 };
 
 const ACTIONS: [(&str, Action); 3] = [("Deny", Action::Deny), ("Warn", Action::Warn), ("Audit", Action::Audit)];
+/// The fields of each object in the file; `schema.rs` describes the same.
+pub(super) mod fields {
+    pub(in super::super) const CONFIG: [&str; 5] = ["apiVersion", "kind", "policies", "exemptions", "rollouts"];
+    pub(in super::super) const POLICY: [&str; 4] = ["action", "parameters", "existing", "overrides"];
+    pub(in super::super) const POLICY_OVERRIDE: [&str; 3] = ["namespaces", "action", "parameters"];
+    pub(in super::super) const EXEMPTION: [&str; 5] = ["policies", "namespace", "name", "reason", "until"];
+    pub(in super::super) const ROLLOUTS: [&str; 3] = ["budget", "bake", "overrides"];
+    pub(in super::super) const ROLLOUT_OVERRIDE: [&str; 3] = ["namespaces", "budget", "bake"];
+    pub(in super::super) const BUDGET: [&str; 3] = ["failures", "percent", "window"];
+}
+
 const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigError> {
@@ -18,7 +29,7 @@ pub(super) fn config(text: &str, file: &str) -> Result<Config, ConfigError> {
 }
 
 fn decode(root: &Node, origin: Origin) -> Result<Config, Wrong> {
-    let config = root.members("the configuration", &["apiVersion", "kind", "policies", "exemptions", "rollouts"])?;
+    let config = root.members("the configuration", &fields::CONFIG)?;
     for (key, wanted) in [("apiVersion", "surefoot.dev/v1"), ("kind", "Config")] {
         let found = config.required(key, &format!("; write `{key}: {wanted}`"))?;
         if found.text(key)? != wanted {
@@ -42,13 +53,13 @@ fn decode(root: &Node, origin: Origin) -> Result<Config, Wrong> {
 }
 
 fn policy(name: &Node, node: &Node) -> Result<PolicySettings, Wrong> {
-    let settings = node.members("a policy", &["action", "parameters", "existing", "overrides"])?;
+    let settings = node.members("a policy", &fields::POLICY)?;
     let mut overrides = Vec::new();
     if let Some(node) = settings.get("overrides") {
         for node in node.elements("overrides")? {
-            let one = node.members("an override", &["namespaces", "action", "parameters"])?;
+            let one = node.members("an override", &fields::POLICY_OVERRIDE)?;
             overrides.push(PolicyOverride {
-                match_labels: namespaces(one.required("namespaces", "; it says where the override counts")?)?,
+                namespaces: Selector::parse(one.required("namespaces", "; it says where the override counts")?)?,
                 action: one.get("action").map(|node| node.word("`action`", &ACTIONS)).transpose()?,
                 parameters: parameters(one.get("parameters"))?,
             });
@@ -74,21 +85,8 @@ fn parameters(node: Option<&Node>) -> Result<BTreeMap<String, Parameter>, Wrong>
         .collect()
 }
 
-fn namespaces(node: &Node) -> Result<BTreeMap<String, String>, Wrong> {
-    let selector = node.members("a namespace selector", &["matchLabels"])?;
-    let labels = selector.required("matchLabels", "; it selects namespaces by their labels")?;
-    let entries = labels.entries("matchLabels")?;
-    if entries.is_empty() {
-        return labels.wrong("`matchLabels` is empty and would match every namespace; set the value itself instead");
-    }
-    entries
-        .into_iter()
-        .map(|(key, value)| Ok((key.text("a label")?.to_owned(), value.text("the value of a label")?.to_owned())))
-        .collect()
-}
-
 fn exemption(node: &Node) -> Result<Exemption, Wrong> {
-    let one = node.members("an exemption", &["policies", "namespace", "name", "reason", "until"])?;
+    let one = node.members("an exemption", &fields::EXEMPTION)?;
     let text = |key: &str, why: &str| -> Result<String, Wrong> {
         let node = one.required(key, why)?;
         match node.text(&format!("`{key}`"))? {
@@ -120,14 +118,14 @@ fn exemption(node: &Node) -> Result<Exemption, Wrong> {
 
 fn rollouts(node: &Node) -> Result<Rollouts, Wrong> {
     let default = Rollouts::default();
-    let given = node.members("rollouts", &["budget", "bake", "overrides"])?;
+    let given = node.members("rollouts", &fields::ROLLOUTS)?;
     let base = budget_and_bake(given.get("budget"), given.get("bake"))?;
     let mut overrides = Vec::new();
     if let Some(node) = given.get("overrides") {
         for node in node.elements("overrides")? {
-            let one = node.members("an override", &["namespaces", "budget", "bake"])?;
-            let match_labels = namespaces(one.required("namespaces", "; it says where the override counts")?)?;
-            overrides.push(RolloutOverride { match_labels, ..budget_and_bake(one.get("budget"), one.get("bake"))? });
+            let one = node.members("an override", &fields::ROLLOUT_OVERRIDE)?;
+            let namespaces = Selector::parse(one.required("namespaces", "; it says where the override counts")?)?;
+            overrides.push(RolloutOverride { namespaces, ..budget_and_bake(one.get("budget"), one.get("bake"))? });
         }
     }
     Ok(Rollouts {
@@ -148,7 +146,7 @@ fn budget_and_bake(budget: Option<&Node>, bake: Option<&Node>) -> Result<Rollout
         ..RolloutOverride::default()
     };
     if let Some(node) = budget {
-        let budget = node.members("a budget", &["failures", "percent", "window"])?;
+        let budget = node.members("a budget", &fields::BUDGET)?;
         let number = |key: &str, least: u64, most: u64| {
             let number = budget.get(key).map(|node| node.integer(&format!("`{key}`"), least, most)).transpose()?;
             Ok::<_, Wrong>(number.map(|number| u32::try_from(number).unwrap_or(u32::MAX)))
@@ -248,7 +246,7 @@ rollouts:
             ("*policies: {a: {action: warn}}", "3:24", "did you mean `Warn`?"),
             ("*policies: {a: {}, a: {}}", "3:19", "uplicate"),
             ("*policies: {a: {overrides: [{parameters: {}}]}}", "3:28", "`namespaces` is missing"),
-            ("*policies: {a: {overrides: [{namespaces: {matchLabels: {}}}]}}", "3:55", "would match every namespace"),
+            ("*policies: {a: {overrides: [{namespaces: {matchLabels: {}}}]}}", "3:41", "would match every namespace"),
             ("*exemptions: [{policies: [a], namespace: b, name: c, until: 2027-01-31}]", "3:14", "`reason` is missing"),
             ("*exemptions: [{policies: [a], namespace: b, name: c, reason: d}]", "3:14", "`until` is missing"),
             (
