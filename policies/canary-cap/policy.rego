@@ -13,6 +13,10 @@
 #   parameters:
 #     percent: {minimum: 1, maximum: 100, description: "of the stable replicas, rounded up"}
 #     minimum: {minimum: 1, description: "replicas that are always allowed"}
+#   codes:
+#     above-cap: The canaries of this model together would have more replicas than the cap. Set fewer, or scale the stable Deployment first.
+#     same-version: The canary has the version that a stable Deployment of the model runs already, so it tries nothing.
+#     no-stable: No Deployment of this model in the namespace is stable, so the cap is its least value. Mostly the label surefoot.dev/model differs.
 package surefoot.canary_cap
 
 import data.surefoot.lib

@@ -12,6 +12,9 @@
 #   action: Deny
 #   parameters:
 #     ignoreContainers: {description: globs of container names that are not looked at}
+#   codes:
+#     latest: The image is tagged latest, so the same pod template may run something else tomorrow. Name a version or a digest.
+#     no-tag: The image has neither tag nor digest, which means latest. The port of a registry is no tag.
 package surefoot.images
 
 import data.surefoot.lib

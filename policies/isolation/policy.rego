@@ -14,6 +14,10 @@
 #   needs: [isolation]
 #   parameters:
 #     denyByDefault: {description: "traffic that a NetworkPolicy must deny to all Pods by default: Ingress, Egress"}
+#   codes:
+#     no-quota: The namespace has no ResourceQuota that bounds anything.
+#     no-limit-range: The namespace has no LimitRange, so a Pod that names no limits has none.
+#     no-default-deny: The namespace has no NetworkPolicy that selects every Pod and allows none of the traffic named in denyByDefault.
 package surefoot.isolation
 
 import data.surefoot.lib

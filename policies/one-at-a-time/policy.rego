@@ -9,6 +9,8 @@
 # custom:
 #   action: Warn
 #   needs: [history]
+#   codes:
+#     unsettled: A new pod template comes while the last one has neither settled nor failed. Wait with surefoot wait, or go back to one that has settled.
 package surefoot.one_at_a_time
 
 import data.surefoot.lib

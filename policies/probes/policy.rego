@@ -15,6 +15,13 @@
 #   parameters:
 #     ignoreContainers: {description: globs of container names that are not looked at}
 #     servers: {description: "model servers of your own, before those that are known: {name: Bento, image: acme/bento-*, port: 3000, ready: /readyz, live: /livez, startup: 120}"}
+#   codes:
+#     no-readiness: "The container has no readinessProbe: it gets traffic before the model has loaded, and Kubernetes takes it for good."
+#     no-liveness: "The container has no livenessProbe: nothing restarts it when it hangs."
+#     no-startup: A container that loads for long has no startupProbe, so its liveness probe may restart it while it still loads.
+#     unknown-port: A probe asks a port by a name that its container does not declare, so it can never succeed.
+#     startup-budget: The startup probe allows more time than progressDeadlineSeconds, so a rollout counts as failed while it may still load.
+#     one-handler: "Liveness asks the same as readiness and gives up no later: a busy container is restarted instead of being left alone."
 package surefoot.probes
 
 import data.surefoot.lib

@@ -13,9 +13,14 @@
 #   action: Deny
 #   parameters:
 #     require: {description: "what must be there, in the words of a ResourceQuota: requests.cpu, limits.memory"}
-#     requests: {description: "requests to add where there are none: {cpu: 500m, memory: 1Gi}"}
-#     limits: {description: "limits to add where there are none"}
+#     requests: {format: quantity, description: "requests to add where there are none: {cpu: 500m, memory: 1Gi}"}
+#     limits: {format: quantity, description: "limits to add where there are none"}
 #     ignoreContainers: {description: globs of container names that are not looked at}
+#   codes:
+#     no-request: A request that the parameter require names is missing or zero, and there is no limit that stands in for it.
+#     no-limit: A limit that the parameter require names is missing or zero.
+#     above-limit: A request is above its limit; the API server refuses that too.
+#     gpu-differs: "GPUs are given whole: request and limit must be the same."
 package surefoot.resources
 
 import data.surefoot.lib

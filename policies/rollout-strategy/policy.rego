@@ -13,6 +13,12 @@
 # - input: schema.input
 # custom:
 #   action: Deny
+#   codes:
+#     recreate: Strategy Recreate stops every pod before a new one loads.
+#     empties: maxUnavailable, rounded as Kubernetes does, allows a rollout to stop every pod before a new one is ready.
+#     short-history: revisionHistoryLimit keeps fewer than two old ReplicaSets, so there may be nothing to go back to.
+#     rollback-annotation: The annotation deprecated.deployment.rollback.to makes Kubernetes put an old revision back behind everybody's back.
+#     surge-needs-gpu: The rollout needs a free GPU before it stops a pod, and without one it never ends.
 package surefoot.rollout_strategy
 
 import data.surefoot.lib

@@ -11,6 +11,11 @@
 # - input: schema.input
 # custom:
 #   action: Deny
+#   codes:
+#     missing: The label app.kubernetes.io/version is missing or empty, on the Deployment or on its pod template.
+#     differ: The Deployment and its pod template carry different versions.
+#     unchanged: The image of the model container changed, the version did not.
+#     in-selector: The selector holds the version, and a selector cannot be changed, so no other version can follow.
 package surefoot.version_labels
 
 import data.surefoot.lib

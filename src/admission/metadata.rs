@@ -14,9 +14,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{
-    Action,
-    yaml::{self, Node, Position, Wrong},
+use crate::{
+    config::{
+        Action,
+        yaml::{self, Node, Position, Wrong},
+    },
+    template::quantity,
 };
 
 /// What a policy says of itself.
@@ -34,6 +37,8 @@ pub struct Metadata {
     pub scale: bool,
     /// Bounds of its parameters, by name.
     pub parameters: BTreeMap<String, Bounds>,
+    /// What each code of its findings means, for `surefoot explain`.
+    pub codes: BTreeMap<String, String>,
 }
 
 impl Default for Metadata {
@@ -45,6 +50,7 @@ impl Default for Metadata {
             needs: Vec::new(),
             scale: false,
             parameters: BTreeMap::new(),
+            codes: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +100,8 @@ pub struct Bounds {
     pub maximum: Option<f64>,
     /// The only values; empty where any will do.
     pub allowed: Vec<serde_json::Value>,
+    /// Every text and number in it, however deep, must be a quantity such as `500m` or `1Gi`: `format: quantity`.
+    pub quantities: bool,
 }
 
 /// The METADATA of the package in `text`; `None` where there is none.
@@ -208,7 +216,7 @@ fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
     };
     let mut metadata = Metadata { title: text("title")?, description: text("description")?, ..Metadata::default() };
     let Some(custom) = members.get("custom") else { return Ok(metadata) };
-    let custom = custom.members("`custom`", &["action", "needs", "scale", "parameters"])?;
+    let custom = custom.members("`custom`", &["action", "needs", "scale", "parameters", "codes"])?;
     if let Some(node) = custom.get("action") {
         let words = [("Deny", Action::Deny), ("Warn", Action::Warn), ("Audit", Action::Audit)];
         metadata.action = node.word("`action`", &words)?;
@@ -230,11 +238,17 @@ fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
             metadata.parameters.insert(name_text, decode_bounds(name, bounds)?);
         }
     }
+    if let Some(node) = custom.get("codes") {
+        for (code, meaning) in node.entries("`codes`")? {
+            let meaning = meaning.text("what a code means")?.to_owned();
+            metadata.codes.insert(code.text("a code")?.to_owned(), meaning);
+        }
+    }
     Ok(metadata)
 }
 
 fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
-    let members = node.members("a parameter", &["description", "minimum", "maximum", "enum"])?;
+    let members = node.members("a parameter", &["description", "minimum", "maximum", "enum", "format"])?;
     let number = |key: &str| match members.get(key).map(|node| (node, &node.value)) {
         None => Ok(None),
         Some((_, yaml::Value::Number(number))) => Ok(number.as_f64()),
@@ -245,7 +259,15 @@ fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
         None => Vec::new(),
     };
     let description = members.get("description").map_or(Ok(""), |node| node.text("`description`"))?.to_owned();
-    Ok(Bounds { at: name.at, description, minimum: number("minimum")?, maximum: number("maximum")?, allowed })
+    let quantities = members.get("format").map(|node| node.word("`format`", &[("quantity", true)])).transpose()?;
+    Ok(Bounds {
+        at: name.at,
+        description,
+        minimum: number("minimum")?,
+        maximum: number("maximum")?,
+        allowed,
+        quantities: quantities.unwrap_or_default(),
+    })
 }
 
 impl Bounds {
@@ -257,11 +279,31 @@ impl Bounds {
             (Some(number), _, Some(maximum)) if number > maximum => return Some(format!("must be at most {maximum}")),
             _ => {}
         }
+        if let Some(none) = self.quantities.then(|| no_quantity(value)).flatten() {
+            return Some(format!("must hold quantities such as 500m or 1Gi, not {none}"));
+        }
         if self.allowed.is_empty() || self.allowed.contains(value) {
             return None;
         }
         let allowed: Vec<String> = self.allowed.iter().map(ToString::to_string).collect();
         Some(format!("must be one of {}", allowed.join(", ")))
+    }
+}
+
+/// The first text or number in `value` that is no quantity, or a negative one.
+fn no_quantity(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Object(members) => members.values().find_map(no_quantity),
+        serde_json::Value::Array(elements) => elements.iter().find_map(no_quantity),
+        serde_json::Value::String(text) => {
+            let is_one = quantity::parse(text).is_ok() && !text.starts_with('-');
+            (!is_one).then(|| format!("`{text}`"))
+        }
+        other => {
+            let is_one =
+                other.is_number() && quantity::parse(&other.to_string()).is_ok() && !other.to_string().starts_with('-');
+            (!is_one).then(|| other.to_string())
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod answer;
 mod builtins;
 pub mod defaults;
+mod describe;
 mod engine;
 pub mod facts;
 pub mod finding;
@@ -36,6 +37,7 @@ pub mod wire;
 
 pub use answer::Answer;
 pub use defaults::{Defaulting, default};
+pub use describe::NATIVE;
 pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
 pub use inputs::inputs;

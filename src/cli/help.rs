@@ -44,6 +44,22 @@ Exit codes:
   1  a test or case failed, or less is covered than --min-coverage
   2  the policies do not load (file:line:column says where), or there was nothing to run";
 
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  surefoot explain                          the policies that there are
+  surefoot explain canary-cap               one, with its parameters and codes
+  surefoot explain probes/no-readiness      a code of a message
+  surefoot explain -o json                  all of it for scripts
+
+Exit codes: 0 explained, 2 there is none of that name, or the policies do not load.";
+
+pub(super) const SCHEMA: &str = "\
+Example, for editors with the YAML language server:
+  surefoot schema > config.schema.json
+  and as first line of config.yaml: # yaml-language-server: $schema=config.schema.json
+
+Exit codes: 0 printed, 2 the policies do not load.";
+
 pub(super) const NEW: &str = "\
 Example, from nothing to a verdict:
   surefoot new gpu-quota

@@ -17,6 +17,7 @@ mod certs;
 mod check;
 mod completions;
 mod controller;
+mod explain;
 mod follow;
 mod help;
 mod isolation;
@@ -26,6 +27,7 @@ mod load;
 mod manifests;
 mod new;
 mod report;
+mod schema;
 mod source;
 mod status;
 mod test;
@@ -59,10 +61,14 @@ enum Command {
     Check(check::Check),
     #[command(about = "Run the unit tests and cases of policies, with coverage")]
     Test(test::Test),
+    #[command(about = "Explain a policy, or a code such as probes/no-readiness")]
+    Explain(explain::Explain),
     #[command(about = "Begin a policy: Rego, unit tests and cases that pass")]
     New(new::New),
     #[command(about = "Print a policy folder as one ConfigMap, for kubectl apply")]
     Bundle(bundle::Bundle),
+    #[command(about = "Print the JSON schema of config.yaml, for editors")]
+    Schema(schema::Schema),
     #[command(about = "Show every rollout, or one with its timeline", after_long_help = help::STATUS)]
     Status(status::Status),
     #[command(about = "Wait until a rollout has settled, or say that it was reverted", after_long_help = help::WAIT)]
@@ -117,8 +123,10 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Check(args) => args.run(),
         Command::Test(args) => args.run(),
+        Command::Explain(args) => args.run(),
         Command::New(args) => args.run(),
         Command::Bundle(args) => args.run(),
+        Command::Schema(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Manifests(args) => args.run(),

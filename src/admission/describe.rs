@@ -1,0 +1,136 @@
+//! What a policy set says of itself: for `surefoot explain`, the documents, and the schema of `config.yaml`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    policy_set::{Policy, PolicySet},
+    settings::plain,
+};
+use crate::config;
+
+/// Findings that come from no policy, and what they mean.
+pub const NATIVE: [(&str, &str); 3] = [
+    (
+        "quarantine",
+        "This pod template was reverted here. It is refused until it is changed (a new image is enough), or until an override lets it through and it settles. No policy and no configuration switches that off.",
+    ),
+    ("kubernetes/invalid", "Offline only: the API server would refuse this Deployment, whatever the policies say."),
+    (
+        "kubernetes/unknown-field",
+        "Offline only: no Kubernetes that is known has a field of this name there; kubectl would refuse it, or the API server drop it.",
+    ),
+];
+
+impl PolicySet {
+    /// `{"version": 1, "policies": [{"name", "title", "description", "action", "needs", "scale", "rules", "parameters",
+    /// "codes"}]}`; `parameters` are JSON schemas by name.
+    pub fn describe(&self) -> Value {
+        let policies: Vec<Value> = self.policies().iter().map(Policy::describe).collect();
+        json!({"version": 1, "policies": policies})
+    }
+
+    /// What may stand below `policies` in `config.yaml`: a JSON schema for each policy.
+    pub fn config_schema(&self) -> Value {
+        let settings = |policy: &Policy| {
+            let parameters = json!({
+                "description": "Values for the parameters of the policy.",
+                "type": "object", "additionalProperties": false, "properties": policy.parameter_schemas(),
+            });
+            (policy.name.clone(), config::policy_schema(&policy.metadata.title, &parameters))
+        };
+        Value::Object(self.policies().iter().map(settings).collect())
+    }
+}
+
+impl Policy {
+    fn describe(&self) -> Value {
+        let metadata = &self.metadata;
+        let rules: Vec<&str> = ["deny", "warn", "defaults"].into_iter().filter(|rule| self.has(rule)).collect();
+        let needs: Vec<&str> = metadata.needs.iter().map(|need| need.as_str()).collect();
+        json!({
+            "name": self.name, "title": metadata.title, "description": metadata.description, "action": metadata.action,
+            "needs": needs, "scale": metadata.scale, "rules": rules, "parameters": self.parameter_schemas(),
+            "codes": metadata.codes,
+        })
+    }
+
+    fn parameter_schemas(&self) -> BTreeMap<String, Value> {
+        self.parameters
+            .iter()
+            .map(|(name, default)| (name.clone(), self.parameter_schema(name, &plain(default))))
+            .collect()
+    }
+
+    fn parameter_schema(&self, name: &str, default: &Value) -> Value {
+        let mut schema = Map::new();
+        let kind = match default {
+            Value::Null => None,
+            Value::Bool(_) => Some("boolean"),
+            Value::Number(_) => Some("number"),
+            Value::String(_) => Some("string"),
+            Value::Array(_) => Some("array"),
+            Value::Object(_) => Some("object"),
+        };
+        schema.extend(kind.map(|kind| ("type".to_owned(), kind.into())));
+        schema.insert("default".to_owned(), default.clone());
+        if let Some(bounds) = self.metadata.parameters.get(name) {
+            if !bounds.description.is_empty() {
+                schema.insert("description".to_owned(), bounds.description.clone().into());
+            }
+            for (key, bound) in [("minimum", bounds.minimum), ("maximum", bounds.maximum)] {
+                schema.extend(bound.map(|bound| (key.to_owned(), whole(bound))));
+            }
+            if !bounds.allowed.is_empty() {
+                schema.insert("enum".to_owned(), bounds.allowed.clone().into());
+            }
+        }
+        Value::Object(schema)
+    }
+}
+
+/// 10 and not 10.0, where that is the same.
+#[allow(clippy::cast_possible_truncation, reason = "only where nothing is cut off")]
+fn whole(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e15 { (number as i64).into() } else { number.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn each_code_of_a_shipped_policy_is_explained_and_no_other() {
+        let sources = PolicySet::built_in_sources();
+        let set = PolicySet::load(sources.clone(), &Config::default()).unwrap();
+        for policy in set.policies() {
+            let text = &sources.iter().find(|source| source.path == policy.file).unwrap().text;
+            let written = text.match_indices("\"code\": \"").map(|(at, start)| {
+                let rest = &text[at + start.len()..];
+                rest.split('"').next().unwrap().to_owned()
+            });
+            // The nouns of a computed code (`no-request`, `no-limit`) are tested with the cases.
+            for code in written {
+                assert!(policy.metadata.codes.contains_key(&code), "{}/{code} is not explained", policy.name);
+            }
+            for code in policy.metadata.codes.keys() {
+                let noun = code.strip_prefix("no-").unwrap_or(code);
+                assert!(text.contains(&format!("\"{code}\"")) || text.contains(&format!("\"{noun}\"")), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_described_with_kind_default_and_bounds() {
+        let set = PolicySet::load(PolicySet::built_in_sources(), &Config::default()).unwrap();
+        let schema = set.config_schema();
+        let percent = &schema["canary-cap"]["properties"]["parameters"]["properties"]["percent"];
+        assert_eq!(
+            (&percent["type"], &percent["default"], &percent["minimum"], &percent["maximum"]),
+            (&json!("number"), &json!(10), &json!(1), &json!(100))
+        );
+        assert_eq!(set.describe()["policies"][0]["name"], "canary-cap");
+    }
+}

@@ -1,0 +1,181 @@
+//! `surefoot explain`: what policies say of themselves, and what a code in a message means.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::{Outcome, help, load};
+use crate::{
+    admission::NATIVE,
+    config::{Config, yaml},
+};
+
+/// Explain a policy, or a code such as probes/no-readiness
+///
+/// Without a name: the policies that there are.
+#[derive(Debug, Args)]
+#[command(after_long_help = help::EXPLAIN)]
+pub(super) struct Explain {
+    /// POLICY or POLICY/CODE, as messages name them
+    name: Option<String>,
+    /// Policy folder; default: the policies that are compiled in
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Longer lines are hard to read.
+const WIDTH: usize = 100;
+
+impl Explain {
+    pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        let set = load::policies(self.policies.as_deref(), &Config::default())?.describe();
+        let policies = set["policies"].as_array().map_or(&[][..], Vec::as_slice);
+        let text = match (self.output, self.name.as_deref()) {
+            (Output::Json, None) => format!("{set:#}\n"),
+            (Output::Text, None) => list(policies),
+            (Output::Json, Some(name)) => format!("{:#}\n", find(policies, name.split('/').next().unwrap_or(name))?),
+            (Output::Text, Some(name)) => {
+                match (NATIVE.iter().find(|(native, _)| *native == name), name.split_once('/')) {
+                    (Some((_, meaning)), _) => wrapped(meaning, ""),
+                    (None, Some((policy, code))) => of_code(find(policies, policy)?, code)?,
+                    (None, None) => whole(find(policies, name)?),
+                }
+            }
+        };
+        super::print(&text)?;
+        Ok(Outcome::Fine)
+    }
+}
+
+fn find<'a>(policies: &'a [Value], name: &str) -> anyhow::Result<&'a Value> {
+    if let Some(policy) = policies.iter().find(|policy| policy["name"] == name) {
+        return Ok(policy);
+    }
+    let known: Vec<&str> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
+    bail!("{}", yaml::unknown("there is no policy", name, &known));
+}
+
+fn list(policies: &[Value]) -> String {
+    let rows: Vec<[String; 3]> = policies
+        .iter()
+        .map(|policy| [string(&policy["name"]), string(&policy["title"]), what_it_does(policy)])
+        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1));
+    let mut text = String::new();
+    for [name, title, does] in &rows {
+        let _ = writeln!(text, "{name:first$}   {title:second$}   {does}");
+    }
+    text + "\nsurefoot explain POLICY, or POLICY/CODE as in a message, says more\n"
+}
+
+fn what_it_does(policy: &Value) -> String {
+    let words = [("deny", "refuses"), ("warn", "warns"), ("defaults", "adds")];
+    let has = |rule: &str| policy["rules"].as_array().is_some_and(|rules| rules.iter().any(|one| one == rule));
+    let does: Vec<&str> = words.iter().filter(|(rule, _)| has(rule)).map(|(_, word)| *word).collect();
+    does.join(", ")
+}
+
+fn whole(policy: &Value) -> String {
+    let mut text = format!("{}: {}\n\n", string(&policy["name"]), string(&policy["title"]));
+    text += &wrapped(&string(&policy["description"]), "");
+    let mut rows = vec![("does".to_owned(), what_it_does(policy)), ("action".to_owned(), string(&policy["action"]))];
+    let needs: Vec<String> = policy["needs"].as_array().into_iter().flatten().map(string).collect();
+    if !needs.is_empty() {
+        rows.push(("needs".to_owned(), needs.join(", ")));
+    }
+    if policy["scale"] == true {
+        rows.push(("scale".to_owned(), "judges kubectl scale and autoscalers, too".to_owned()));
+    }
+    text += &table("", &rows);
+    let parameters = members(&policy["parameters"], parameter);
+    text += &table("parameters", &parameters);
+    text + &table("codes", &members(&policy["codes"], string))
+}
+
+fn parameter(schema: &Value) -> String {
+    let mut parts = vec![string(&schema["description"]), format!("default {}", schema["default"])];
+    match (schema.get("minimum"), schema.get("maximum")) {
+        (Some(least), Some(most)) => parts.push(format!("from {least} to {most}")),
+        (Some(least), None) => parts.push(format!("at least {least}")),
+        (None, Some(most)) => parts.push(format!("at most {most}")),
+        (None, None) => {}
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        parts.push(format!("one of {}", allowed.join(", ")));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("; ")
+}
+
+fn of_code(policy: &Value, code: &str) -> anyhow::Result<String> {
+    let name = string(&policy["name"]);
+    let codes = policy["codes"].as_object();
+    let Some(meaning) = codes.and_then(|codes| codes.get(code)) else {
+        let known: Vec<&str> = codes.into_iter().flatten().map(|(code, _)| code.as_str()).collect();
+        if known.is_empty() {
+            bail!("the METADATA of policy {name} explains no codes; add custom.codes, or ask whoever keeps it");
+        }
+        bail!("{}", yaml::unknown(&format!("policy {name} explains no code"), code, &known));
+    };
+    Ok(format!(
+        "{}\nof {name}: {}; surefoot explain {name} says more\n",
+        wrapped(&string(meaning), ""),
+        string(&policy["title"])
+    ))
+}
+
+fn members(object: &Value, shown: impl Fn(&Value) -> String) -> Vec<(String, String)> {
+    object.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), shown(value))).collect()
+}
+
+/// Two columns, the second wrapped; nothing where there are no rows.
+fn table(title: &str, rows: &[(String, String)]) -> String {
+    let Some(width) = rows.iter().map(|(name, _)| name.chars().count()).max() else { return String::new() };
+    let indent = if title.is_empty() { 0 } else { 2 };
+    let mut text = if title.is_empty() { "\n".to_owned() } else { format!("\n{title}\n") };
+    for (name, value) in rows {
+        let start = format!("{:indent$}{name:width$}  ", "");
+        text += &wrapped(value, &start);
+    }
+    text
+}
+
+/// Words in lines; the first begins with `start`, the others below it with as many blanks.
+fn wrapped(words: &str, start: &str) -> String {
+    let indent = " ".repeat(start.chars().count());
+    let (mut text, mut line) = (String::new(), start.to_owned());
+    let mut is_first = true;
+    for word in words.split_whitespace() {
+        if !is_first && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            text += line.trim_end();
+            text.push('\n');
+            line.clone_from(&indent);
+            is_first = true;
+        }
+        if !is_first {
+            line.push(' ');
+        }
+        line += word;
+        is_first = false;
+    }
+    text += line.trim_end();
+    text.push('\n');
+    text
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned)
+}
