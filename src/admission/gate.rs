@@ -17,8 +17,12 @@ use self::walk::{Walk, path, reference};
 use super::policy_set::{LoadError, Source};
 use crate::config::{ConfigError, yaml::Position};
 
-/// Brackets within brackets. At 16 the parser takes some 50 ms, and each further level doubles that.
-const MAX_NESTING: usize = 16;
+/// Brackets within brackets: each further level doubles what the parser takes. The deepest shipped file has 8.
+const MAX_NESTING: usize = 12;
+/// What the brackets of one file may cost the parser together, each 2 to the power of its depth: four literals of
+/// [`MAX_NESTING`] levels, under a second. Sixty of 16 levels, 6 KB of text, kept it for more than ten minutes. The most that a
+/// shipped file has is 5,000.
+const MAX_WORK: u64 = 1 << (MAX_NESTING + 3);
 /// Expressions within expressions, e.g. the terms of a long sum: the evaluator goes down one call for each.
 const MAX_DEPTH: usize = 120;
 
@@ -46,7 +50,7 @@ pub(super) struct Rule {
 
 /// Brackets nested too deeply, in a text that was not parsed yet.
 pub(super) fn text(source: &Source) -> Option<LoadError> {
-    let mut open: usize = 0;
+    let (mut open, mut work): (usize, u64) = (0, 0);
     let mut chars = source.text.char_indices();
     while let Some((index, c)) = chars.next() {
         match c {
@@ -59,13 +63,21 @@ pub(super) fn text(source: &Source) -> Option<LoadError> {
                     Some(_) => {}
                 }
             },
-            '[' | '{' | '(' => open += 1,
+            '[' | '{' | '(' => {
+                open += 1;
+                work = work.saturating_add(1 << open.min(MAX_NESTING));
+            }
             ']' | '}' | ')' => open = open.saturating_sub(1),
             _ => {}
         }
         if open > MAX_NESTING {
             let message =
                 format!("brackets nested more than {MAX_NESTING} deep; give the inner part a name of its own");
+            return Some(ConfigError::new(&source.path, &source.text, position_of(&source.text, index), message));
+        }
+        if work > MAX_WORK {
+            let message =
+                "too many brackets nested deeply in one file; give inner parts a name of their own, or split it";
             return Some(ConfigError::new(&source.path, &source.text, position_of(&source.text, index), message));
         }
     }
@@ -321,11 +333,16 @@ mod tests {
     fn nesting_is_bounded_before_it_costs_time() {
         let nested = |n: usize| format!("a := {}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(wrong(&nested(10)), Vec::<String>::new());
-        for deep in [17, 100_000] {
+        for deep in [13, 100_000] {
             let wrong = wrong(&nested(deep));
             assert_eq!(wrong.len(), 1);
-            assert!(wrong[0].starts_with("2:22 brackets nested more than 16 deep"), "{wrong:?}");
+            assert!(wrong[0].starts_with("2:18 brackets nested more than 12 deep"), "{wrong:?}");
         }
+        // Each alone would pass.
+        let many: Vec<String> =
+            (0..60).map(|n| format!("a{n} := {}1{}", "{\"a\":".repeat(12), "}".repeat(12))).collect();
+        let refused = wrong(&many.join("\n"));
+        assert!(refused.len() == 1 && refused[0].contains("too many brackets nested deeply"), "{refused:?}");
         // Brackets in texts and comments are none.
         let harmless = format!("# {0}\na := \"{0}\\\"{0}\"\nb := `{0}`", "[".repeat(30));
         assert_eq!(wrong(&harmless), Vec::<String>::new());

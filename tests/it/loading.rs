@@ -401,9 +401,9 @@ fn what_could_never_be_asked() -> Result<()> {
             format!("f(n) := f(n - 1) if n > 0\nr := f(300000)\n{deny}"),
             "hostile/policy.rego:3:1: this rule needs itself",
         ),
-        (format!("a := {}1{}\n{deny}", "[".repeat(300), "]".repeat(300)), "hostile/policy.rego:3:22: brackets nested"),
+        (format!("a := {}1{}\n{deny}", "[".repeat(300), "]".repeat(300)), "hostile/policy.rego:3:18: brackets nested"),
         (format!("a := {}1{}\n{deny}", "{1:".repeat(300), "}".repeat(300)), "hostile/policy.rego:3:"),
-        (format!("a := {}\n{deny}", "[".repeat(300_000)), "hostile/policy.rego:3:22: brackets nested"),
+        (format!("a := {}\n{deny}", "[".repeat(300_000)), "hostile/policy.rego:3:18: brackets nested"),
         (
             format!("a := http.send({{\"url\": \"http://x\"}})\n{deny}"),
             "hostile/policy.rego:3:6: there is no function `http.send`",
