@@ -1,7 +1,7 @@
 # Every target runs from a clean clone with Rust, Go and (for a node) Debian packages, which are named before they are
 # installed. The Kubernetes parts are built once into ${XDG_CACHE_HOME:-~/.cache}/surefoot.
 
-.PHONY: demo test bench lint fmt packages
+.PHONY: demo test bench fuzz lint fmt packages
 
 # Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
 demo: packages
@@ -16,6 +16,10 @@ test: packages
 
 bench:
 	cargo bench
+
+# Looks for input that breaks a promise, FUZZ_SECONDS (60) for each of five targets; ends with 1 where it found some.
+fuzz:
+	fuzz/run
 
 lint:
 	cargo fmt --check

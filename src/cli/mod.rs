@@ -27,12 +27,15 @@ mod load;
 mod manifests;
 mod new;
 mod report;
+mod said;
 mod schema;
 mod source;
 mod status;
 mod test;
 mod wait;
 mod webhook;
+
+pub use said::{Said, said};
 
 /// Keeps model Deployments inside safe-rollout policies, and puts the last good pod template back when probes fail.
 #[derive(Debug, Parser)]

@@ -18,6 +18,7 @@ mod defaulter;
 mod defaults;
 mod facts;
 mod fixes;
+mod fuzz;
 mod generated;
 mod hooks;
 mod house;
@@ -59,6 +60,7 @@ fn main() {
     trials.extend(workbench::trials());
     trials.extend(oracle::trials());
     trials.extend(schema::trials());
+    trials.extend(fuzz::trials());
     trials.extend(http::trials());
     trials.extend(loading::trials());
     trials.extend(hooks::trials());

@@ -1,0 +1,3 @@
+package surefoot.some
+a if b
+b if a

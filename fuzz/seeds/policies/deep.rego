@@ -1,0 +1,2 @@
+package surefoot.some
+deny contains "x" if [[[[[[[[[[[]]]]]]]]]]]

@@ -1,0 +1,3 @@
+package surefoot.some_test
+
+test_x if true
