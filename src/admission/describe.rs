@@ -11,7 +11,11 @@ use super::{
 use crate::config;
 
 /// Findings that come from no policy, and what they mean.
-pub const NATIVE: [(&str, &str); 3] = [
+pub const NATIVE: [(&str, &str); 4] = [
+    (
+        "broken",
+        "Not the fault of whoever applied: the named policy itself broke, at the file and line in the message. Under guard enforce nothing passes that it could not judge. Tell whoever keeps the policies.",
+    ),
     (
         "quarantine",
         "This pod template was reverted here. It is refused until it is changed (a new image is enough), or until an override lets it through and it settles. No policy and no configuration switches that off.",
@@ -25,10 +29,10 @@ pub const NATIVE: [(&str, &str); 3] = [
 
 impl PolicySet {
     /// `{"version": 1, "policies": [{"name", "title", "description", "action", "needs", "scale", "rules", "parameters",
-    /// "codes"}]}`; `parameters` are JSON schemas by name.
+    /// "codes"}], "codes": {}}`; `parameters` are JSON schemas by name, the outer `codes` are [`NATIVE`].
     pub fn describe(&self) -> Value {
         let policies: Vec<Value> = self.policies().iter().map(Policy::describe).collect();
-        json!({"version": 1, "policies": policies})
+        json!({"version": 1, "policies": policies, "codes": BTreeMap::from(NATIVE)})
     }
 
     /// What may stand below `policies` in `config.yaml`: a JSON schema for each policy.
@@ -86,9 +90,16 @@ impl Policy {
                 schema.insert("enum".to_owned(), bounds.allowed.clone().into());
             }
         }
+        if self.metadata.parameters.get(name).is_some_and(|bounds| bounds.quantities) {
+            schema
+                .insert("additionalProperties".to_owned(), json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}));
+        }
         Value::Object(schema)
     }
 }
+
+/// A quantity as Kubernetes reads it, but for white space around it and what is negative.
+const QUANTITY: &str = "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$";
 
 /// 10 and not 10.0, where that is the same.
 #[allow(clippy::cast_possible_truncation, reason = "only where nothing is cut off")]

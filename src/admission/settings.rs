@@ -32,10 +32,16 @@ impl Default for Effective {
 }
 
 impl Settings {
-    /// What counts in a namespace with these labels.
-    pub(super) fn in_namespace(&self, labels: &BTreeMap<String, String>) -> &Effective {
-        let matching = self.overrides.iter().find(|(namespaces, _)| namespaces.matches(labels));
+    /// What counts in a namespace with these labels; `None`: they are not known, and no override counts.
+    pub(super) fn in_namespace(&self, labels: Option<&BTreeMap<String, String>>) -> &Effective {
+        let matching =
+            labels.and_then(|labels| self.overrides.iter().find(|(namespaces, _)| namespaces.matches(labels)));
         matching.map_or(&self.base, |(_, effective)| effective)
+    }
+
+    /// What counts depends on the namespace.
+    pub(super) fn has_overrides(&self) -> bool {
+        !self.overrides.is_empty()
     }
 }
 

@@ -34,6 +34,7 @@ pub fn validate(
     let mut verdict = Verdict::default();
     let Some(scope) = Scope::new(request, facts, config, now) else { return verdict };
     verdict.notes.extend(scope.notes());
+    verdict.notes.extend(scope.overrides_not_judged(set));
     verdict.findings.extend(quarantine::finding(request, facts, now, scope.most));
     verdict.used_facts = verdict.denied();
     let mut session = set.engine.session(limits);
@@ -54,7 +55,8 @@ pub(super) struct Scope<'a> {
     config: &'a Config,
     now: Timestamp,
     pub(super) guard: Guard,
-    labels: BTreeMap<String, String>,
+    /// Of the namespace; `None` where they cannot be known here.
+    labels: Option<BTreeMap<String, String>>,
     overridden: Option<overriding::Override>,
     /// Why the override that is there counts for nothing.
     void: Option<overriding::Void>,
@@ -90,7 +92,7 @@ impl<'a> Scope<'a> {
             Guard::Enforce if overridden.is_some() || owner.is_some() || goes_back => Level::Warn,
             Guard::Enforce => Level::Deny,
         };
-        let labels = labels_of(facts.namespace.as_ref());
+        let labels = facts.namespace.as_ref().map(labels_of);
         Some(Self { request, facts, config, now, guard, labels, overridden, void, owner, goes_back, most })
     }
 
@@ -105,7 +107,7 @@ impl<'a> Scope<'a> {
     }
 
     pub(super) fn settings<'p>(&self, policy: &'p Policy) -> &'p Effective {
-        policy.settings.in_namespace(&self.labels)
+        policy.settings.in_namespace(self.labels.as_ref())
     }
 
     pub(super) fn is_exempt(&self, policy: &Policy) -> bool {
@@ -200,10 +202,28 @@ impl<'a> Scope<'a> {
         if self.guard == Guard::Audit {
             return Vec::new();
         }
-        let unknown = self.labels.get(keys::GUARD).and_then(|value| value.parse::<Guard>().err());
+        let unknown = self
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(keys::GUARD))
+            .and_then(|value| value.parse::<Guard>().err());
         let void = self.void.as_ref().map(|why| format!("annotation {} counts for nothing: {why}", keys::OVERRIDE));
         let gaps = self.facts.gaps.iter().cloned();
         unknown.map(|unknown| unknown.to_string()).into_iter().chain(void).chain(gaps).collect()
+    }
+
+    /// A selector says nothing of labels that are not known: not even `NotIn` matches.
+    fn overrides_not_judged(&self, set: &PolicySet) -> Option<String> {
+        let chosen_by_namespace = |policy: &&Policy| policy.settings.has_overrides() && self.concerns(policy);
+        if self.labels.is_some() || self.guard == Guard::Audit {
+            return None;
+        }
+        let names: Vec<&str> =
+            set.policies.iter().filter(chosen_by_namespace).map(|policy| policy.name.as_str()).collect();
+        let (names, namespace) = (names.join(", "), &self.request.namespace);
+        (!names.is_empty()).then(|| {
+            format!("the labels of namespace {namespace} are not known here, so no override in the configuration counts ({names})")
+        })
     }
 
     /// Under `enforce` somebody wants to know why this was not refused.
@@ -294,8 +314,8 @@ pub(super) fn misshapen(policy: &Policy, rule: &'static str, message: &str) -> F
     Failure { policy: policy.name.clone(), file, line: at.line, column: at.column, message, level: Level::Deny }
 }
 
-fn labels_of(namespace: Option<&Json>) -> BTreeMap<String, String> {
-    let Some(Json::Object(labels)) = namespace.and_then(|namespace| json::get(namespace, "labels")) else {
+fn labels_of(namespace: &Json) -> BTreeMap<String, String> {
+    let Some(Json::Object(labels)) = json::get(namespace, "labels") else {
         return BTreeMap::new();
     };
     let text = |(key, value)| Some((json::as_str(key)?.to_owned(), json::as_str(value)?.to_owned()));

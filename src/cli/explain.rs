@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Outcome, help, load};
 use crate::{
@@ -41,29 +41,73 @@ impl Explain {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         let set = load::policies(self.policies.as_deref(), &Config::default())?.describe();
         let policies = set["policies"].as_array().map_or(&[][..], Vec::as_slice);
-        let text = match (self.output, self.name.as_deref()) {
-            (Output::Json, None) => format!("{set:#}\n"),
-            (Output::Text, None) => list(policies),
-            (Output::Json, Some(name)) => format!("{:#}\n", find(policies, name.split('/').next().unwrap_or(name))?),
-            (Output::Text, Some(name)) => {
-                match (NATIVE.iter().find(|(native, _)| *native == name), name.split_once('/')) {
-                    (Some((_, meaning)), _) => wrapped(meaning, ""),
-                    (None, Some((policy, code))) => of_code(find(policies, policy)?, code)?,
-                    (None, None) => whole(find(policies, name)?),
-                }
-            }
+        let text = match self.name.as_deref().map(|name| Asked::find(policies, name)).transpose()? {
+            None if self.output == Output::Json => format!("{set:#}\n"),
+            None => list(policies),
+            Some(asked) => asked.shown(self.output),
         };
         super::print(&text)?;
         Ok(Outcome::Fine)
     }
 }
 
-fn find<'a>(policies: &'a [Value], name: &str) -> anyhow::Result<&'a Value> {
-    if let Some(policy) = policies.iter().find(|policy| policy["name"] == name) {
-        return Ok(policy);
+/// What a name stands for.
+enum Asked<'a> {
+    Policy(&'a Value),
+    Code { name: &'a str, meaning: String, of: Option<&'a Value> },
+}
+
+impl<'a> Asked<'a> {
+    fn find(policies: &'a [Value], name: &'a str) -> anyhow::Result<Self> {
+        let (policy, code) = name.split_once('/').map_or((name, None), |(policy, code)| (policy, Some(code)));
+        // A broken policy is named `NAME/broken`.
+        let native =
+            NATIVE.iter().find(|(native, _)| *native == name || (code == Some("broken") && *native == "broken"));
+        if let Some((_, meaning)) = native {
+            return Ok(Self::Code { name, meaning: (*meaning).to_owned(), of: None });
+        }
+        let Some(found) = policies.iter().find(|found| found["name"] == policy) else {
+            let known = policies.iter().filter_map(|policy| policy["name"].as_str());
+            let known: Vec<&str> = known.chain(NATIVE.iter().map(|(native, _)| *native)).collect();
+            bail!("{}", yaml::unknown("there is no policy", name, &known));
+        };
+        match code {
+            None => Ok(Self::Policy(found)),
+            Some(code) => Ok(Self::Code { name, meaning: meaning(found, code)?, of: Some(found) }),
+        }
     }
-    let known: Vec<&str> = policies.iter().filter_map(|policy| policy["name"].as_str()).collect();
-    bail!("{}", yaml::unknown("there is no policy", name, &known));
+
+    fn shown(&self, output: Output) -> String {
+        match (self, output) {
+            (Self::Policy(policy), Output::Json) => format!("{policy:#}\n"),
+            (Self::Policy(policy), Output::Text) => whole(policy),
+            (Self::Code { name, meaning, .. }, Output::Json) => {
+                format!("{:#}\n", json!({"code": name, "meaning": meaning}))
+            }
+            (Self::Code { meaning, of, .. }, Output::Text) => {
+                wrapped(meaning, "") + &of.map(beside).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Where the rest is.
+fn beside(policy: &Value) -> String {
+    let name = string(&policy["name"]);
+    format!("\nof {name}: {}; surefoot explain {name} says more\n", string(&policy["title"]))
+}
+
+fn meaning(policy: &Value, code: &str) -> anyhow::Result<String> {
+    let name = string(&policy["name"]);
+    let codes = policy["codes"].as_object();
+    if let Some(meaning) = codes.and_then(|codes| codes.get(code)) {
+        return Ok(string(meaning));
+    }
+    let known: Vec<&str> = codes.into_iter().flatten().map(|(code, _)| code.as_str()).collect();
+    if known.is_empty() {
+        bail!("the METADATA of policy {name} explains no codes; add custom.codes, or ask whoever keeps it");
+    }
+    bail!("{}", yaml::unknown(&format!("policy {name} explains no code"), code, &known));
 }
 
 fn list(policies: &[Value]) -> String {
@@ -77,7 +121,13 @@ fn list(policies: &[Value]) -> String {
     for [name, title, does] in &rows {
         let _ = writeln!(text, "{name:first$}   {title:second$}   {does}");
     }
-    text + "\nsurefoot explain POLICY, or POLICY/CODE as in a message, says more\n"
+    let native: Vec<&str> = NATIVE.iter().map(|(name, _)| *name).collect();
+    let _ = writeln!(
+        text,
+        "\nsurefoot explain POLICY, or POLICY/CODE as in a message, says more; also {}",
+        native.join(", ")
+    );
+    text
 }
 
 fn what_it_does(policy: &Value) -> String {
@@ -118,23 +168,6 @@ fn parameter(schema: &Value) -> String {
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
-}
-
-fn of_code(policy: &Value, code: &str) -> anyhow::Result<String> {
-    let name = string(&policy["name"]);
-    let codes = policy["codes"].as_object();
-    let Some(meaning) = codes.and_then(|codes| codes.get(code)) else {
-        let known: Vec<&str> = codes.into_iter().flatten().map(|(code, _)| code.as_str()).collect();
-        if known.is_empty() {
-            bail!("the METADATA of policy {name} explains no codes; add custom.codes, or ask whoever keeps it");
-        }
-        bail!("{}", yaml::unknown(&format!("policy {name} explains no code"), code, &known));
-    };
-    Ok(format!(
-        "{}\nof {name}: {}; surefoot explain {name} says more\n",
-        wrapped(&string(meaning), ""),
-        string(&policy["title"])
-    ))
 }
 
 fn members(object: &Value, shown: impl Fn(&Value) -> String) -> Vec<(String, String)> {

@@ -133,16 +133,24 @@ fn budget() -> Value {
 fn duration(description: &str, default: &str) -> Value {
     json!({
         "description": format!("{description} From 1s to 24h."),
-        "type": "string", "pattern": "^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$", "minLength": 2, "default": default,
+        "type": "string", "default": default,
+        "pattern": "^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$", "not": {"pattern": "^[0hms]*$"},
     })
 }
 
 fn selector() -> Value {
     let texts = json!({"type": "array", "items": {"type": "string"}});
+    let compares = json!({"properties": {"operator": {"enum": ["In", "NotIn"]}}});
+    let with_values = json!({"required": ["values"], "properties": {"values": {"minItems": 1}}});
+    let without = json!({"properties": {"values": {"maxItems": 0}}});
+    let is_empty = |key: &str, empty: Value| json!({"properties": {key: {"const": empty}}});
+    // Both may be there and empty; then nothing is selected by.
+    let selects_nothing =
+        json!({"allOf": [is_empty("matchLabels", json!({})), is_empty("matchExpressions", json!([]))]});
     json!({
         "description": "Namespaces by their labels, as in any Kubernetes selector.",
         "type": "object",
-        "minProperties": 1,
+        "not": selects_nothing,
         "additionalProperties": false,
         "properties": {
             "matchLabels": {
@@ -161,6 +169,7 @@ fn selector() -> Value {
                         "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
                         "values": texts,
                     },
+                    "if": compares, "then": with_values, "else": without,
                 },
             },
         },

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("schema::input_is_what_the_api_server_says", input_is_what_the_api_server_says),
         trial("schema::opa_finds_misspelt_fields_with_it", misspelt_fields),
+        trial("schema::of_the_configuration_refuses_what_is_refused", configurations),
         trial("schema::capabilities_are_what_both_engines_have", capabilities),
     ]
 }
@@ -168,6 +169,96 @@ fn misspelt_fields() -> Result<()> {
     }
     Ok(())
 }
+
+/// What the schema lets through and surefoot does too, and the other way round.
+fn configurations() -> Result<()> {
+    let printed = Command::new(env!("CARGO_BIN_EXE_surefoot")).arg("schema").output()?;
+    let schema: Value = serde_json::from_slice(&printed.stdout)?;
+    let mut compiler = boon::Compiler::new();
+    compiler.add_resource("schema.json", schema).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut schemas = boon::Schemas::new();
+    let compiled = compiler.compile("schema.json", &mut schemas).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let passes = |text: &str| {
+        let tree = surefoot::config::yaml::parse(text).map(|node| node.to_json());
+        tree.is_ok_and(|tree| schemas.validate(&tree, compiled).is_ok())
+    };
+    let loads = |text: &str| {
+        let config = Config::parse(text, "config.yaml").map_err(|error| error.to_string())?;
+        let set = PolicySet::load(PolicySet::built_in_sources(), &config);
+        set.map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    for file in ["config.yaml", "demo/config.yaml"] {
+        let text = fs::read_to_string(top(file))?;
+        loads(&text).map_err(anyhow::Error::msg)?;
+        ensure!(passes(&text), "{file} does not pass the schema");
+    }
+    for (good, rows) in [(true, GOOD), (false, BAD)] {
+        for row in rows {
+            let text = format!("apiVersion: surefoot.dev/v1\nkind: Config\n{row}\n");
+            ensure!(loads(&text).is_ok() == good, "{row}: {:?}", loads(&text));
+            ensure!(passes(&text) == good, "{row}: the schema says otherwise");
+        }
+    }
+    println!("{} good and {} bad configurations", GOOD.len() + 2, BAD.len());
+    Ok(())
+}
+
+const GOOD: &[&str] = &[
+    "",
+    "policies: {}",
+    "policies: {images: {}}",
+    "policies: {images: {action: Audit, existing: Deny}}",
+    "policies: {canary-cap: {parameters: {percent: 1, minimum: 3}}}",
+    "policies: {resources: {parameters: {requests: {cpu: 500m, memory: 1Gi, nvidia.com/gpu: 1}, limits: {cpu: 0.5, memory: 1e9}}}}",
+    "policies: {resources: {parameters: {require: [], ignoreContainers: [istio-*]}}}",
+    "policies: {probes: {overrides: [{namespaces: {matchLabels: {a: b}}, action: Warn, parameters: {}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: NotIn, values: [b, c]}]}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: Exists}, {key: b, operator: DoesNotExist, values: []}]}}]}}",
+    "exemptions: []",
+    "exemptions: [{policies: ['*'], namespace: a, name: b, reason: c, until: 2027-01-31}]",
+    "rollouts: {}",
+    "rollouts: {budget: {failures: 1, percent: 0, window: 1s}, bake: 24h}",
+    "rollouts: {overrides: [{namespaces: {matchLabels: {a: b}}, budget: {failures: 10000}, bake: 1h30m}]}",
+];
+
+const BAD: &[&str] = &[
+    "polices: {}",
+    "policies: []",
+    "policies: {prob: {}}",
+    "policies: {images: {action: deny}}",
+    "policies: {images: {existing: No}}",
+    "policies: {images: {params: {}}}",
+    "policies: {canary-cap: {parameters: {percnt: 5}}}",
+    "policies: {canary-cap: {parameters: {percent: 101}}}",
+    "policies: {canary-cap: {parameters: {percent: '5'}}}",
+    "policies: {resources: {parameters: {requests: {cpu: lots}}}}",
+    "policies: {resources: {parameters: {limits: {cpu: -1}}}}",
+    "policies: {resources: {parameters: {requests: [cpu]}}}",
+    "policies: {resources: {parameters: {require: cpu}}}",
+    "policies: {probes: {overrides: [{parameters: {}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchLabels: {}}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchLabels: {}, matchExpressions: []}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchLabels: {a: 1}}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: In}]}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: In, values: []}]}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}]}}",
+    "policies: {probes: {overrides: [{namespaces: {matchExpressions: [{key: a, operator: exists}]}}]}}",
+    "exemptions: {}",
+    "exemptions: [{policies: [], namespace: a, name: b, reason: c, until: 2027-01-31}]",
+    "exemptions: [{policies: [probes], namespace: a, name: b, reason: ' ', until: 2027-01-31}]",
+    "exemptions: [{policies: [probes], namespace: a, name: b, until: 2027-01-31}]",
+    "exemptions: [{policies: [probes], namespace: a, name: b, reason: c, until: soon}]",
+    "rollouts: {bake: 10}",
+    "rollouts: {bake: 0s}",
+    "rollouts: {bake: 1.5h}",
+    "rollouts: {budget: {failures: 0}}",
+    "rollouts: {budget: {percent: 101}}",
+    "rollouts: {budget: {window: 5 m}}",
+    "rollouts: {budget: {failures: 1.5}}",
+    "rollouts: {overrides: [{budget: {failures: 3}}]}",
+    "rollouts: {budgets: {}}",
+];
 
 /// Those of OPA that the engine has too, but for the ones whose value is not decided by their arguments.
 fn capabilities() -> Result<()> {
