@@ -210,6 +210,24 @@ impl Config {
     }
 }
 
+impl Config {
+    /// A sentence for each exemption that has ended by the day of `now`: whoever reads the file may believe that it counts.
+    pub fn ended(&self, now: jiff::Timestamp) -> Vec<String> {
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let ended = self.exemptions.iter().filter(|exemption| today > exemption.until);
+        ended
+            .map(|exemption| {
+                let Exemption { policies, namespace, name, until, .. } = exemption;
+                let policies = policies.join(", ");
+                format!(
+                    "{}: the exemption from {policies} for {namespace}/{name} ended on {until}; remove it",
+                    self.origin.file
+                )
+            })
+            .collect()
+    }
+}
+
 impl Rollouts {
     /// Budget and bake in a namespace with these labels: the first override that matches, laid over the rest.
     pub fn for_namespace(&self, labels: &BTreeMap<String, String>) -> (Budget, Duration) {

@@ -91,8 +91,10 @@ impl Policy {
             }
         }
         if self.metadata.parameters.get(name).is_some_and(|bounds| bounds.quantities) {
-            schema
-                .insert("additionalProperties".to_owned(), json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}));
+            schema.insert(
+                "additionalProperties".to_owned(),
+                json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}),
+            );
         }
         Value::Object(schema)
     }

@@ -456,6 +456,20 @@ mod tests {
     }
 
     #[test]
+    fn a_selector_says_nothing_of_labels_that_are_not_known() {
+        let text = "policies: {probes: {overrides: [{action: Audit,
+            namespaces: {matchExpressions: [{key: tier, operator: NotIn, values: [prod]}]}}]}}";
+        let config = config(text);
+        let set = PolicySet::load(standard(), &config).unwrap();
+        let unknown = judge(&set, &create("", BAD), &facts(Guard::Enforce), &config);
+        assert!(unknown.denied());
+        assert!(unknown.notes[0].contains("labels of namespace shop are not known"), "{:?}", unknown.notes);
+        let known = Facts { namespace: Some(json(r#"{"labels":{}}"#)), ..facts(Guard::Enforce) };
+        let known = judge(&set, &create("", BAD), &known, &config);
+        assert_eq!((known.denied(), known.notes.len()), (false, 0));
+    }
+
+    #[test]
     fn an_override_lets_everything_through_and_says_so() {
         let annotated = |text: &str| create(&format!(r#""annotations":{{"surefoot.dev/override":"{text}"}}"#), BAD);
         let rows = [

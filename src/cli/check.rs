@@ -115,6 +115,7 @@ impl Check {
                     report = baseline::compare(baseline.all(&subjects), report);
                 }
                 report.notices.extend(notices);
+                report.notices.extend(judge.config.ended(judge.now));
                 Report { files, problems, guards, diffs: self.diff, ..report }
             }
             Err(Unusable::Wrong(errors)) => Report::of_load_errors(errors),

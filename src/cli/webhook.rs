@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -105,6 +106,7 @@ impl Webhook {
 
 fn load_rules(policies: Option<&Path>, config: Option<&Path>) -> Result<Rules, Unusable> {
     let config = load::config(config)?;
+    config.ended(Timestamp::now()).iter().for_each(|ended| warn!("{ended}"));
     Ok(Rules { set: load::tested_policies(policies, &config)?, config })
 }
 

@@ -229,6 +229,7 @@ rollouts:
         for (now, covered) in [("2027-01-31T23:59:59Z", true), ("2027-02-01T00:00:00Z", false)] {
             let now = now.parse().unwrap();
             assert_eq!(config.exemption("probes", "shop", "legacy-scorer", now).is_some(), covered);
+            assert_eq!(config.ended(now).len(), usize::from(!covered));
             assert!(config.exemption("images", "shop", "legacy-scorer", now).is_none());
             assert!(config.exemption("probes", "shop", "other", now).is_none());
         }

@@ -67,6 +67,11 @@ pub fn parse(text: &str) -> Result<Node, Wrong> {
         }
         match error {
             serde_saphyr::Error::MultipleDocuments { .. } => Wrong { at, message: "more than one document".to_owned() },
+            _ if message.starts_with("budget breached") => {
+                let message =
+                    "with its anchors filled in this is too large or too deep; write it out, or make it smaller";
+                Wrong { at, message: message.to_owned() }
+            }
             _ => Wrong { at, message },
         }
     })
@@ -320,6 +325,10 @@ mod tests {
             ("a: 1\n\tb: 2\n", (1, 4), "tab"),
             ("a: 1\n---\nb: 2\n", (3, 1), "more than one document"),
         ];
+        let bomb: String = (1..30).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
+        let bomb = format!("a0: &a0 [x]\n{bomb}");
+        let wrong = parse(&bomb).unwrap_err();
+        assert!(wrong.at.line > 1 && wrong.message.contains("anchors"), "{wrong:?}");
         for (text, at, message) in rows {
             let wrong = parse(text).unwrap_err();
             assert_eq!((wrong.at.line, wrong.at.column), at, "{text:?}: {}", wrong.message);
