@@ -1,7 +1,7 @@
 # Every target runs from a clean clone with Rust, Go and (for a node) Debian packages, which are named before they are
 # installed. The Kubernetes parts are built once into ${XDG_CACHE_HOME:-~/.cache}/surefoot.
 
-.PHONY: demo test bench fuzz lint fmt packages
+.PHONY: docs demo test bench fuzz lint fmt packages
 
 # Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
 demo: packages
@@ -32,3 +32,8 @@ fmt:
 
 packages:
 	@tests/support/packages.sh
+
+# Writes what is generated: docs/{policies,messages,config}.md, policies/capabilities.json, policies/schemas/input.json.
+docs:
+	SUREFOOT_BLESS=1 cargo test --test it -- _is_fresh
+	SUREFOOT_BLESS=1 cargo test --test it -- schema::

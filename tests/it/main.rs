@@ -16,6 +16,7 @@ mod check_sources;
 mod cluster;
 mod defaulter;
 mod defaults;
+mod docs;
 mod facts;
 mod fixes;
 mod fuzz;
@@ -60,6 +61,7 @@ fn main() {
     trials.extend(workbench::trials());
     trials.extend(oracle::trials());
     trials.extend(schema::trials());
+    trials.extend(docs::trials());
     trials.extend(fuzz::trials());
     trials.extend(http::trials());
     trials.extend(loading::trials());

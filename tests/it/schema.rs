@@ -1,6 +1,6 @@
 //! What editors and OPA's type checker know of policies: `policies/schemas/input.json`, the shape of the document that a
 //! policy sees, and `policies/capabilities.json`, the built-in functions it may call. Both are generated, and held here:
-//! `SUREFOOT_BLESS=1 cargo test --test it -- schema::` writes them anew.
+//! `make docs` writes them anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -308,7 +308,7 @@ fn declared(builtin: &Value) -> Value {
 }
 
 /// The file is this text; or is made so, where that is asked for.
-fn kept(path: &str, text: &str) -> Result<()> {
+pub(crate) fn kept(path: &str, text: &str) -> Result<()> {
     if std::env::var_os("SUREFOOT_BLESS").is_some() {
         let path = top(path);
         fs::create_dir_all(path.parent().context("no folder")?)?;
@@ -327,6 +327,6 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-fn top(path: &str) -> PathBuf {
+pub(crate) fn top(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
