@@ -129,6 +129,8 @@ pub struct PolicyOverride {
 /// A standing exception, with a reason and an end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exemption {
+    /// Where its policies are named.
+    pub at: Position,
     /// Policy names; `*` is all.
     pub policies: Vec<String>,
     /// Namespace of the Deployment.

@@ -53,7 +53,7 @@ names_like(globs) := {name |
 	list in {"containers", "initContainers", "ephemeralContainers"}
 	is_string(name)
 	is_string(pattern)
-	glob.match(pattern, [], name)
+	glob.match(pattern, null, name)
 }
 
 # How a container is called in a message.

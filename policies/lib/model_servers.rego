@@ -136,7 +136,7 @@ name_and_tag(reference) := [parts[0], concat("", array.slice(parts, 1, 2))] if {
 
 tagged(server, _) if not server.tag
 
-tagged(server, tag) if glob.match(server.tag, [], tag)
+tagged(server, tag) if glob.match(server.tag, null, tag)
 
 # The port on which the container's server answers health checks; undefined where that is not certain: the container must
 # declare the usual one, or exactly one TCP port, and not one that the server is known to use for something else.

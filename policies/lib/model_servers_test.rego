@@ -59,6 +59,7 @@ test_own if {
 	tagged := object.union(entry, {"tag": "gpu-*"})
 	own_name("acme/bento-churn:gpu-2", [tagged])
 	not own_name("acme/bento-churn:2", [tagged])
+	own_name("acme/bento-churn:gpu-2.1.0", [tagged])
 	own_name("acme/bento-churn:2", [tagged, object.union(entry, {"name": "second"})]) == "second"
 	model_servers.own({"image": "acme/bento-x"}, [entry]).startup == 300
 	not model_servers.own({"image": null}, [entry])

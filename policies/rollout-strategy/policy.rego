@@ -38,7 +38,7 @@ deny contains finding if {
 
 # At 0 replicas there is nothing to empty.
 deny contains finding if {
-	rolling.maxUnavailable != "25%" # the API's default never does
+	rolling != {"maxSurge": "25%", "maxUnavailable": "25%"} # the API's defaults never do
 	unavailable >= replicas
 	replicas > 0
 	finding := {

@@ -89,7 +89,7 @@ test_rounding if {
 		[4, 0, "100%", true], [1, "25%", "25%", false], [1, "25%", "99%", false], [1, "25%", "100%", true], [1, 1, 1, true],
 		[1, 1, 0, false], [2, 0, 1, false], [2, 0, "50%", false], [2, 0, "49%", false], [2, 0, 2, true],
 		# Both come to nothing, so one is unavailable.
-		[1, 0, "99%", true], [1, "0%", "1%", true], [2, 0, "1%", false], [1, 0, "25%", false],
+		[1, 0, "99%", true], [1, "0%", "1%", true], [2, 0, "1%", false], [1, 0, "25%", true], [1, "0%", "25%", true], [2, 0, "25%", false],
 		[3, "007%", "0100%", true], [0, "25%", "100%", false], [0, 1, 1, false], [0, 0, 0, false],
 		# What the API server refuses: no verdict of ours.
 		[4, "25%", "lots", false], [4, "25%", "4", false], [4, "25%", "", false], [4, "25%", -1, false], [4, "25%", null, false],

@@ -90,6 +90,11 @@ impl Policy {
                 schema.insert("enum".to_owned(), bounds.allowed.clone().into());
             }
         }
+        if let Some(pattern) = self.metadata.parameters.get(name).and_then(|bounds| bounds.pattern.as_ref()) {
+            let texts = json!({"type": "string", "pattern": pattern});
+            let place = if default.is_array() { "items" } else { "additionalProperties" };
+            schema.insert(place.to_owned(), texts);
+        }
         if self.metadata.parameters.get(name).is_some_and(|bounds| bounds.quantities) {
             schema.insert(
                 "additionalProperties".to_owned(),

@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
+
 use crate::{
     config::{
         Action,
@@ -102,6 +104,8 @@ pub struct Bounds {
     pub allowed: Vec<serde_json::Value>,
     /// Every text and number in it, however deep, must be a quantity such as `500m` or `1Gi`: `format: quantity`.
     pub quantities: bool,
+    /// Every text in it, however deep, must match this regular expression: `pattern`.
+    pub pattern: Option<String>,
 }
 
 /// The METADATA of the package in `text`; `None` where there is none.
@@ -248,7 +252,7 @@ fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
 }
 
 fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
-    let members = node.members("a parameter", &["description", "minimum", "maximum", "enum", "format"])?;
+    let members = node.members("a parameter", &["description", "minimum", "maximum", "enum", "format", "pattern"])?;
     let number = |key: &str| match members.get(key).map(|node| (node, &node.value)) {
         None => Ok(None),
         Some((_, yaml::Value::Number(number))) => Ok(number.as_f64()),
@@ -267,7 +271,16 @@ fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
         maximum: number("maximum")?,
         allowed,
         quantities: quantities.unwrap_or_default(),
+        pattern: members.get("pattern").map(pattern).transpose()?,
     })
+}
+
+fn pattern(node: &Node) -> Result<String, Wrong> {
+    let text = node.text("`pattern`")?;
+    match Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => node.wrong("`pattern` is no regular expression"),
+    }
 }
 
 impl Bounds {
@@ -282,11 +295,26 @@ impl Bounds {
         if let Some(none) = self.quantities.then(|| no_quantity(value)).flatten() {
             return Some(format!("must hold quantities such as 500m or 1Gi, not {none}"));
         }
+        if let Some(pattern) = &self.pattern
+            && let Some(text) = Regex::new(pattern).ok().and_then(|regex| unlike(&regex, value))
+        {
+            return Some(format!("must hold texts that match {pattern}, not `{text}`"));
+        }
         if self.allowed.is_empty() || self.allowed.contains(value) {
             return None;
         }
         let allowed: Vec<String> = self.allowed.iter().map(ToString::to_string).collect();
         Some(format!("must be one of {}", allowed.join(", ")))
+    }
+}
+
+/// The first text in `value` that does not match.
+fn unlike<'a>(regex: &Regex, value: &'a serde_json::Value) -> Option<&'a str> {
+    match value {
+        serde_json::Value::Object(members) => members.values().find_map(|below| unlike(regex, below)),
+        serde_json::Value::Array(elements) => elements.iter().find_map(|below| unlike(regex, below)),
+        serde_json::Value::String(text) => (!regex.is_match(text)).then_some(text),
+        _ => None,
     }
 }
 

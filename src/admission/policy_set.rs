@@ -154,6 +154,7 @@ impl PolicySet {
             let message = yaml::unknown("there is no policy", name, &known);
             errors.push(ConfigError::new(&config.origin.file, &config.origin.text, at, message));
         }
+        errors.extend(unknown_exempted(&packages, config));
         if !errors.is_empty() {
             return Err(LoadErrors(errors));
         }
@@ -409,6 +410,19 @@ fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>)
         errors.push(policy.error("", sources, "this policy has no `deny`, no `warn` and no `defaults`"));
     }
     policies
+}
+
+/// An exemption from a policy that there is not would never count, and nobody would know.
+fn unknown_exempted(policies: &[Policy], config: &Config) -> Vec<LoadError> {
+    let known: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).chain(["*"]).collect();
+    let exempted = config.exemptions.iter().flat_map(|one| one.policies.iter().map(move |name| (one.at, name)));
+    exempted
+        .filter(|(_, name)| !known.contains(&name.as_str()))
+        .map(|(at, name)| {
+            let message = yaml::unknown("there is no policy", name, &known);
+            ConfigError::new(&config.origin.file, &config.origin.text, at, message)
+        })
+        .collect()
 }
 
 fn folder(path: &str) -> &str {

@@ -9,6 +9,9 @@ use super::{
 };
 
 const ACTIONS: [(&str, Action); 3] = [("Deny", Action::Deny), ("Warn", Action::Warn), ("Audit", Action::Audit)];
+/// What was there before is warned about, or refused all the same.
+const EXISTING: [(&str, Action); 2] = [("Deny", Action::Deny), ("Warn", Action::Warn)];
+
 /// The fields of each object in the file; `schema.rs` describes the same.
 pub(super) mod fields {
     pub(in super::super) const CONFIG: [&str; 5] = ["apiVersion", "kind", "policies", "exemptions", "rollouts"];
@@ -69,7 +72,7 @@ fn policy(name: &Node, node: &Node) -> Result<PolicySettings, Wrong> {
         at: name.at,
         action: settings.get("action").map(|node| node.word("`action`", &ACTIONS)).transpose()?,
         parameters: parameters(settings.get("parameters"))?,
-        existing: settings.get("existing").map(|node| node.word("`existing`", &ACTIONS)).transpose()?,
+        existing: settings.get("existing").map(|node| node.word("`existing`", &EXISTING)).transpose()?,
         overrides,
     })
 }
@@ -108,6 +111,7 @@ fn exemption(node: &Node) -> Result<Exemption, Wrong> {
         return until.wrong("`until` must be a day such as 2027-01-31");
     };
     Ok(Exemption {
+        at: listed.at,
         policies,
         namespace: text("namespace", "; an exemption is for one Deployment")?,
         name: text("name", "; an exemption is for one Deployment")?,

@@ -51,7 +51,7 @@ pub(crate) fn policy(title: &str, parameters: &Value) -> Value {
             "parameters": parameters,
             "existing": {
                 "description": "Deny: what the Deployment had before and keeps is refused too, and not only warned about.",
-                "enum": ["Deny", "Warn", "Audit"],
+                "enum": ["Deny", "Warn"],
             },
             "overrides": {
                 "description": "Other settings in some namespaces. The first whose selector matches counts.",

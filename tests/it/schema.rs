@@ -227,6 +227,8 @@ const BAD: &[&str] = &[
     "policies: {prob: {}}",
     "policies: {images: {action: deny}}",
     "policies: {images: {existing: No}}",
+    "policies: {images: {existing: Audit}}",
+    "policies: {resources: {parameters: {require: [request.cpu]}}}",
     "policies: {images: {params: {}}}",
     "policies: {canary-cap: {parameters: {percnt: 5}}}",
     "policies: {canary-cap: {parameters: {percent: 101}}}",
