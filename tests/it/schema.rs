@@ -318,10 +318,7 @@ pub(crate) fn kept(path: &str, text: &str) -> Result<()> {
         return Ok(());
     }
     let there = fs::read_to_string(top(path)).with_context(|| path.to_owned())?;
-    ensure!(
-        there == text,
-        "{path} is not what it is generated from; SUREFOOT_BLESS=1 cargo test --test it -- schema::"
-    );
+    ensure!(there == text, "{path} is not what it is generated from; `make docs` writes it anew");
     Ok(())
 }
 
