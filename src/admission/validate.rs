@@ -431,7 +431,10 @@ mod tests {
             ("exemptions: [{policies: ['*'], namespace: shop, name: churn, reason: r, until: 2026-11-22}]", "Audit"),
             ("exemptions: [{policies: [probes], namespace: shop, name: churn, reason: r, until: 2026-11-21}]", "Deny"),
             ("exemptions: [{policies: [probes], namespace: shop, name: other, reason: r, until: 2026-11-22}]", "Deny"),
-            ("exemptions: [{policies: [canary-cap], namespace: shop, name: churn, reason: r, until: 2026-11-22}]", "Deny"),
+            (
+                "exemptions: [{policies: [canary-cap], namespace: shop, name: churn, reason: r, until: 2026-11-22}]",
+                "Deny",
+            ),
         ];
         for (text, level) in rows {
             let config = config(text);
