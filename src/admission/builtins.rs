@@ -188,14 +188,14 @@ fn write(value: &Json, left: &mut usize) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::engine::Engine;
+    use super::super::engine::{Engine, Session};
     use crate::template::Json;
 
     /// What `body` makes of `r`, in text; or what is wrong with it.
     fn eval(body: &str) -> Result<String, String> {
         let mut engine = Engine::new();
         engine.add("p.rego", &format!("package p\n{body}\n")).unwrap();
-        let value = engine.session(Duration::from_secs(20)).eval("data.p.r", Json::new_object());
+        let value = Session::new(Duration::from_secs(20)).eval(&engine, "data.p.r", Json::new_object());
         value.map(|value| value.to_string()).map_err(|broken| format!("{}:{}", broken.line, broken.message))
     }
 

@@ -60,7 +60,7 @@ pub fn default(
         return nothing;
     };
     let mut fold = Fold { scope, result: nothing };
-    let mut session = set.engine.session(limits);
+    let mut session = Session::new(limits);
     for _ in 0..PASSES {
         let before = fold.result.added.len();
         for policy in &set.policies {
@@ -105,7 +105,7 @@ impl Fold<'_> {
         }
         let request = self.scope.request.with_object(self.result.object.clone());
         let wanted = session
-            .eval(&rule, self.scope.input(policy, request.tree()))
+            .eval(&policy.engine, &rule, self.scope.input(policy, request.tree()))
             .map_err(|broken| failure(policy, broken))
             .and_then(|value| raw::defaults(&value).map_err(|message| misshapen(policy, "defaults", &message)));
         let added = wanted.and_then(|wanted| {

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,10 +27,21 @@ use crate::template::Json;
 /// Work units between two looks at the clock: not measurable at this interval.
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::new(128).expect("128 is not 0");
 
-/// Modules that were parsed, and after [`Engine::prepare`] can be asked.
-#[derive(Clone, Debug)]
+/// Engines that wait for the next request with their working memory grown: more than are asked at once on a small node.
+const IDLE: usize = 4;
+
+/// Modules that were parsed, and after [`Engine::prepare`] can be asked. What a clone shares with it is what was parsed.
+#[derive(Debug)]
 pub(super) struct Engine {
     regorus: regorus::Engine,
+    /// Clones of it that answered.
+    idle: Mutex<Vec<regorus::Engine>>,
+}
+
+impl Clone for Engine {
+    fn clone(&self) -> Self {
+        Self { regorus: self.regorus.clone(), idle: Mutex::default() }
+    }
 }
 
 /// What regorus says is wrong, and where; line and column are 0 where it does not say.
@@ -50,7 +61,7 @@ impl Engine {
             // It fails for a name that is there twice, and none is.
             let _added = regorus.add_extension(name, arity, function);
         }
-        Self { regorus }
+        Self { regorus, idle: Mutex::default() }
     }
 
     /// Parses one module. Its text must have passed the gate: the parser is exponential in the nesting of literals.
@@ -66,12 +77,9 @@ impl Engine {
         self.regorus.get_modules()
     }
 
-    /// Analyses all modules together and compiles each of `rules`; undefined variables show here.
-    pub(super) fn prepare(&mut self, rules: &[String]) -> Result<(), Broken> {
-        for rule in rules {
-            self.regorus.compile_with_entrypoint(&rule.as_str().into()).map_err(|error| broken(&error))?;
-        }
-        Ok(())
+    /// Analyses all modules together, whichever `rule` of theirs is named; undefined variables show here.
+    pub(super) fn prepare(&mut self, rule: &str) -> Result<(), Broken> {
+        self.regorus.compile_with_entrypoint(&rule.into()).map(drop).map_err(|error| broken(&error))
     }
 
     /// The value of `rule` without input, with what a runner of tests wants to know beside it.
@@ -99,33 +107,42 @@ impl Engine {
         files.into_iter().map(|file| (file.path, file.covered)).collect()
     }
 
-    /// What one request needs to ask its policies.
-    pub(super) fn session(&self, limits: impl Into<Limits>) -> Session<'_> {
-        let Limits { time, watch } = limits.into();
-        Session { engine: self, regorus: None, left: time, watch }
+    /// A clone shares what is compiled, but must grow its own working memory: one that has it is better.
+    fn take(&self) -> regorus::Engine {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.unwrap_or_else(|| self.regorus.clone())
+    }
+
+    /// Not one that broke: regorus does not promise what an evaluation leaves behind that stops half-way.
+    fn give_back(&self, mut regorus: regorus::Engine) {
+        regorus.set_input(Json::Undefined);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(regorus);
+        }
     }
 }
 
-/// An engine for one request, with the time that its policies may spend together.
-pub(super) struct Session<'a> {
-    engine: &'a Engine,
-    /// `None` until it is needed, and after a policy that broke: regorus does not promise what an evaluation leaves behind
-    /// that stops half-way.
-    regorus: Option<regorus::Engine>,
+/// One request, with the time that its policies may spend together.
+pub(super) struct Session {
     left: Duration,
     watch: Option<Arc<Watch>>,
 }
 
-impl Session<'_> {
+impl Session {
+    pub(super) fn new(limits: impl Into<Limits>) -> Self {
+        let Limits { time, watch } = limits.into();
+        Self { left: time, watch }
+    }
+
     /// The value of `rule` (e.g. `data.surefoot.probes.params`) under `input`; `Undefined` where it has none.
     ///
     /// It may take half of the time that is left, so that one endless policy does not starve the others.
-    pub(super) fn eval(&mut self, rule: &str, input: Json) -> Result<Json, Broken> {
+    pub(super) fn eval(&mut self, engine: &Engine, rule: &str, input: Json) -> Result<Json, Broken> {
         if let Some(watch) = &self.watch {
             watch.ask(rule)?;
         }
-        // A clone shares what is compiled, but must grow its own working memory.
-        let mut regorus = self.regorus.take().unwrap_or_else(|| self.engine.regorus.clone());
+        let mut regorus = engine.take();
         let limit = (self.left / 2).max(Duration::from_millis(1));
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         regorus.set_input(input);
@@ -135,7 +152,7 @@ impl Session<'_> {
             self.left = self.left.saturating_sub(end.saturating_sub(start));
         }
         if value.is_ok() {
-            self.regorus = Some(regorus);
+            engine.give_back(regorus);
         }
         value
     }
@@ -215,7 +232,7 @@ mod tests {
     }
 
     fn eval(text: &str) -> Result<Json, Broken> {
-        engine(text).session(Duration::from_millis(200)).eval("data.p.r", Json::new_object())
+        Session::new(Duration::from_millis(200)).eval(&engine(text), "data.p.r", Json::new_object())
     }
 
     #[test]
@@ -248,10 +265,10 @@ mod tests {
             broken if f(1 / input.zero) == 2 with f as g with input.x as 7
             r := [f(0), input.x]";
         let engine = engine(text);
-        let mut session = engine.session(Duration::from_millis(200));
+        let mut session = Session::new(Duration::from_millis(200));
         let input = || Json::from_json_str(r#"{"x": 1, "zero": 0}"#).unwrap();
-        assert!(session.eval("data.p.broken", input()).is_err());
-        assert_eq!(session.eval("data.p.r", input()).map(|value| value.to_string()), Ok("[1,1]".to_owned()));
+        assert!(session.eval(&engine, "data.p.broken", input()).is_err());
+        assert_eq!(session.eval(&engine, "data.p.r", input()).map(|value| value.to_string()), Ok("[1,1]".to_owned()));
     }
 
     #[test]
@@ -259,10 +276,10 @@ mod tests {
         // regorus takes a superscript for a digit.
         let text = "package p\nr := sprintf(\"%\u{b2}d\", [1])\ns := 7";
         let engine = engine(text);
-        let mut session = engine.session(Duration::from_millis(200));
-        let broken = session.eval("data.p.r", Json::new_object()).unwrap_err();
+        let mut session = Session::new(Duration::from_millis(200));
+        let broken = session.eval(&engine, "data.p.r", Json::new_object()).unwrap_err();
         assert!(broken.message.starts_with("the Rego engine panicked: could not get digit"), "{broken:?}");
-        assert_eq!(session.eval("data.p.s", Json::new_object()), Ok(Json::from(7)));
+        assert_eq!(session.eval(&engine, "data.p.s", Json::new_object()), Ok(Json::from(7)));
     }
 
     #[test]
@@ -271,10 +288,10 @@ mod tests {
             e := count([1 | some x in numbers.range(1, 3000); some y in numbers.range(1, 3000); x == y])
             r := 7";
         let engine = engine(text);
-        let mut session = engine.session(Duration::from_millis(100));
-        let broken = session.eval("data.p.e", Json::new_object()).unwrap_err();
+        let mut session = Session::new(Duration::from_millis(100));
+        let broken = session.eval(&engine, "data.p.e", Json::new_object()).unwrap_err();
         assert_eq!(broken.message, "did not end within 50 ms");
-        assert_eq!(session.eval("data.p.r", Json::new_object()), Ok(Json::from(7)));
+        assert_eq!(session.eval(&engine, "data.p.r", Json::new_object()), Ok(Json::from(7)));
     }
 
     #[test]

@@ -119,18 +119,23 @@ fn package(module: &ast::Module) -> Vec<String> {
     reference(&module.package.refr).map(|(root, rest)| path(root.text(), &rest)).unwrap_or_default()
 }
 
-/// All that is wrong with modules that parse, each file on its own and all together.
-pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> Vec<LoadError> {
+/// Packages by name, each with those that its rules refer to.
+pub(super) type References = BTreeMap<Vec<String>, BTreeSet<Vec<String>>>;
+
+/// All that is wrong with modules that parse, each file on its own and all together; and who refers to whom.
+pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> (Vec<LoadError>, References) {
     let mut names = Names::default();
     for module in modules {
         names.learn(module);
     }
     let mut graph: BTreeMap<Vec<String>, Calls> = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut references) = (Vec::new(), References::new());
     for module in modules {
         let mut walk = Walk::new(module, &names);
+        let others = references.entry(package(module)).or_default();
         for rule in &module.policy {
             walk.rule(rule);
+            others.extend(walk.refers.iter().chain(&walk.replaces).flat_map(|rule| &names.homes[rule]).cloned());
             let calls = graph
                 .entry(walk.rule_path(rule))
                 .or_insert_with(|| Calls { at: rule.span().clone(), to: BTreeSet::new() });
@@ -145,13 +150,26 @@ pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> Vec<Loa
         let file = span.source.get_path();
         ConfigError::new(file, super::policy_set::text_of(sources, file), place(&span), message)
     };
-    wrong.into_iter().map(error).collect()
+    (wrong.into_iter().map(error).collect(), references)
+}
+
+/// `package` and all that it refers to, by others too.
+pub(super) fn closure(references: &References, package: Vec<String>) -> BTreeSet<Vec<String>> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![package]);
+    while let Some(package) = open.pop() {
+        if found.insert(package.clone()) {
+            open.extend(references.get(&package).into_iter().flatten().cloned());
+        }
+    }
+    found
 }
 
 /// The rules that exist, by full path, and how many arguments those take that are functions.
 #[derive(Default)]
 struct Names {
     rules: BTreeMap<Vec<String>, Option<usize>>,
+    /// The packages that each is defined in.
+    homes: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>,
 }
 
 impl Names {
@@ -164,7 +182,9 @@ impl Names {
                 ast::Rule::Default { refr, args, .. } => (refr, (!args.is_empty()).then_some(args.len())),
             };
             if let Some((root, rest)) = reference(refr) {
-                self.rules.insert([package.clone(), path(root.text(), &rest)].concat(), arity);
+                let rule = [package.clone(), path(root.text(), &rest)].concat();
+                self.homes.entry(rule.clone()).or_default().insert(package.clone());
+                self.rules.insert(rule, arity);
             }
         }
     }

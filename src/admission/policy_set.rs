@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Failure,
     engine::{Broken, Engine, Session},
-    gate::{self, Module},
+    gate::{self, Module, References},
     metadata::{self, Metadata, Need},
     settings::{self, Settings},
-    testing::{self, TestOutcome},
+    testing::{TestOutcome, Tests},
     validate::failure,
     wire::{Request, tree},
 };
@@ -70,7 +70,6 @@ impl std::error::Error for LoadErrors {}
 /// Policies that passed the gate, with their settings. Immutable; replaced whole.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
-    pub(super) engine: Engine,
     pub(super) policies: Vec<Policy>,
     digest: String,
 }
@@ -89,6 +88,9 @@ pub struct Policy {
     /// Where its `deny`, `warn` and `defaults` begin: for messages about what they return.
     pub(super) places: BTreeMap<&'static str, (String, Position)>,
     pub(super) settings: Settings,
+    /// It has the helpers' files, the policy's own and those of policies that it refers to: what an engine has besides
+    /// makes each question to it dearer.
+    pub(super) engine: Engine,
 }
 
 /// The rules of a policy that surefoot asks for.
@@ -103,6 +105,29 @@ impl Policy {
     /// The rule that gives its defaults; `None` where it has none.
     pub(super) fn defaults_rule(&self) -> Option<String> {
         self.places.contains_key("defaults").then(|| entry(&self.package(), "defaults"))
+    }
+
+    /// What surefoot asks of it.
+    fn entry_module(&self) -> String {
+        let package = self.package();
+        let asked: Vec<String> = ["deny", "warn"]
+            .into_iter()
+            .filter(|rule| self.has(rule))
+            .map(|rule| format!("\"{rule}\": data.surefoot.{package}.{rule}"))
+            .collect();
+        let mut text = format!("package surefoot_entry.{package}\n\nverdict := {{{}}}\n", asked.join(", "));
+        for (rule, name) in [("defaults", "defaults"), ("params", "parameters")] {
+            if self.has(rule) {
+                text.push_str(&format!("{name} := data.surefoot.{package}.{rule}\n"));
+            }
+        }
+        text
+    }
+
+    /// The first of its rules that surefoot asks for.
+    fn first_rule(&self) -> String {
+        let rule = RULES.into_iter().find(|rule| self.has(rule)).unwrap_or_default();
+        format!("data.surefoot.{}.{rule}", self.package())
     }
 
     fn package(&self) -> String {
@@ -141,10 +166,14 @@ impl PolicySet {
 
     /// Checks, compiles and configures `sources`. Files that do not end in `.rego` are passed over.
     pub fn load(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
-        let sources: Vec<Source> = sources.into_iter().filter(|source| source.path.ends_with(".rego")).collect();
-        let (mut engine, modules) = parse(&sources)?;
-        let mut errors = gate::check(engine.modules(), &sources);
-        let packages = policies(&modules, &sources, &mut errors);
+        Self::checked(&rego(sources), config).map(|(set, _)| set)
+    }
+
+    /// The same, with the engine that has parsed all files, tests too.
+    fn checked(sources: &[Source], config: &Config) -> Result<(Self, Engine), LoadErrors> {
+        let (mut engine, modules) = parse(sources)?;
+        let (mut errors, references) = gate::check(engine.modules(), sources);
+        let mut packages = policies(&modules, sources, &mut errors);
         if packages.is_empty() && errors.is_empty() {
             errors.push(no_place("no policy: none of the files has a package `surefoot.NAME`"));
         }
@@ -158,23 +187,21 @@ impl PolicySet {
         if !errors.is_empty() {
             return Err(LoadErrors(errors));
         }
-        compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
-        // Tests are checked with the rest, but nobody asks them again: without them a set is half as large.
+        let first = packages.first().map(Policy::first_rule).unwrap_or_default();
+        let compiled = engine.prepare(&first).and_then(|()| compile(&mut packages, &modules, &references));
+        compiled.map_err(|broken| LoadErrors(vec![located(broken, sources)]))?;
         let tests: Vec<&str> = modules.iter().filter(|m| role(m) == Role::Test).map(|m| m.file.as_str()).collect();
         let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
-        if !tests.is_empty() {
-            (engine, _) = parse(&rest)?;
-            compile(&mut engine, &packages).map_err(|broken| LoadErrors(vec![located(broken, &sources)]))?;
-        }
-        let mut set = Self { engine, policies: packages, digest: digest(&rest, config) };
-        set.learn_parameters(config, &sources)?;
-        Ok(set)
+        let mut set = Self { policies: packages, digest: digest(&rest, config) };
+        set.learn_parameters(config, sources)?;
+        Ok((set, engine))
     }
 
     /// The same, and the set's own tests pass. Each that does not is an error with its place.
     pub fn load_tested(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
-        let set = Self::load(sources.clone(), config)?;
-        let failed = testing::run_tests(&sources)?.into_iter().filter_map(|test| {
+        let sources = rego(sources);
+        let (set, engine) = Self::checked(&sources, config)?;
+        let failed = Tests::of(sources.clone(), engine)?.run_all().into_iter().filter_map(|test| {
             let TestOutcome { name, file, line, column, failed, .. } = test;
             let message = format!("test {name} failed: {}; `surefoot test` shows more", failed?);
             Some(ConfigError::new(&file, text_of(&sources, &file), Position { line, column }, message))
@@ -194,8 +221,9 @@ impl PolicySet {
     /// no policy of this name. For those who compare; a review is judged by [`validate`](super::validate()).
     pub fn ask(&self, policy: &str, input: &Json, limit: Duration) -> Option<Result<Json, Failure>> {
         let policy = self.policies.iter().find(|one| one.name == policy)?;
-        let mut session = self.engine.session(limit);
-        let mut ask = |rule: String| session.eval(&rule, input.clone()).map_err(|broken| failure(policy, broken));
+        let mut session = Session::new(limit);
+        let mut ask =
+            |rule: String| session.eval(&policy.engine, &rule, input.clone()).map_err(|broken| failure(policy, broken));
         let verdict = policy.judges().then(|| ask(policy.verdict_rule())).transpose();
         let defaults = policy.defaults_rule().map(ask).transpose();
         let both = verdict.and_then(|verdict| {
@@ -218,11 +246,11 @@ impl PolicySet {
 
     fn learn_parameters(&mut self, config: &Config, sources: &[Source]) -> Result<(), LoadErrors> {
         let mut errors = Vec::new();
-        let mut session = self.engine.session(LEARNING);
+        let mut session = Session::new(LEARNING);
         for policy in &mut self.policies {
             if policy.places.contains_key("params") {
                 let input = tree([("parameters", Json::new_object())]);
-                match session.eval(&entry(&policy.package(), "parameters"), input) {
+                match session.eval(&policy.engine, &entry(&policy.package(), "parameters"), input) {
                     Ok(Json::Object(members)) => {
                         let named = members.iter().filter_map(|(name, value)| Some((json::as_str(name)?, value)));
                         policy.parameters = named.map(|(name, value)| (name.to_owned(), value.clone())).collect();
@@ -269,7 +297,7 @@ impl Policy {
         let mut broken = |parameters: Json| {
             let context = tree([("via", Json::from("deployment")), ("peers", Json::new_array())]);
             let input = tree([("request", request.tree().clone()), ("parameters", parameters), ("context", context)]);
-            rules.iter().find_map(|rule| session.eval(rule, input.clone()).err())
+            rules.iter().find_map(|rule| session.eval(&self.engine, rule, input.clone()).err())
         };
         let all: Vec<_> =
             configured.parameters.iter().chain(configured.overrides.iter().flat_map(|one| &one.parameters)).collect();
@@ -312,6 +340,10 @@ fn collect(dir: &Dir<'_>, sources: &mut Vec<Source>) {
     for dir in dir.dirs() {
         collect(dir, sources);
     }
+}
+
+fn rego(sources: Vec<Source>) -> Vec<Source> {
+    sources.into_iter().filter(|source| source.path.ends_with(".rego")).collect()
 }
 
 /// Every file parsed, or the first error of each.
@@ -389,6 +421,7 @@ fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>)
             parameters: BTreeMap::new(),
             places: BTreeMap::new(),
             settings: Settings::default(),
+            engine: Engine::new(),
         });
         if folder(&policy.file) != folder(&module.file) {
             error(module.at, format!("package `surefoot.{package}` is already in {}", policy.file));
@@ -429,28 +462,25 @@ fn folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// Adds the module through which surefoot asks each policy: shared helper rules are then evaluated once for a review.
-fn compile(engine: &mut Engine, policies: &[Policy]) -> Result<(), Broken> {
-    let mut rules = Vec::new();
+/// Gives each policy its engine: the files that it needs, and the module through which surefoot asks it, so that helper
+/// rules which its own share are evaluated once for a review.
+fn compile(policies: &mut [Policy], modules: &[Module], references: &References) -> Result<(), Broken> {
+    let mut library = Engine::new();
+    for module in modules.iter().filter(|module| role(module) == Role::Library) {
+        library.add(&module.file, &module.text)?;
+    }
     for policy in policies {
         let package = policy.package();
-        let mut text = format!("package surefoot_entry.{package}\n\n");
-        let asked: Vec<String> = ["deny", "warn"]
-            .into_iter()
-            .filter(|rule| policy.places.contains_key(rule))
-            .map(|rule| format!("\"{rule}\": data.surefoot.{package}.{rule}"))
-            .collect();
-        text.push_str(&format!("verdict := {{{}}}\n", asked.join(", ")));
-        rules.push(policy.verdict_rule());
-        for (rule, name) in [("defaults", "defaults"), ("params", "parameters")] {
-            if policy.places.contains_key(rule) {
-                text.push_str(&format!("{name} := data.surefoot.{package}.{rule}\n"));
-                rules.push(entry(&package, name));
-            }
+        policy.engine = library.clone();
+        let needed = gate::closure(references, vec!["surefoot".to_owned(), package.clone()]);
+        let is_needed = |module: &&Module| matches!(role(module), Role::Policy(_)) && needed.contains(&module.package);
+        for module in modules.iter().filter(is_needed) {
+            policy.engine.add(&module.file, &module.text)?;
         }
-        engine.add(&format!("surefoot_entry/{package}.rego"), &text)?;
+        policy.engine.add(&format!("surefoot_entry/{package}.rego"), &policy.entry_module())?;
+        policy.engine.prepare(&policy.verdict_rule())?;
     }
-    engine.prepare(&rules)
+    Ok(())
 }
 
 fn entry(package: &str, rule: &str) -> String {
@@ -529,6 +559,33 @@ mod tests {
         assert_eq!((set.policies()[1].file.as_str(), set.digest().len()), ("probes/policy.rego", 12));
         let reversed: Vec<Source> = standard().into_iter().rev().collect();
         assert_eq!(PolicySet::load(reversed, &Config::default()).unwrap().digest(), set.digest());
+    }
+
+    #[test]
+    fn a_policy_has_what_it_refers_to_however_far() {
+        let files = [
+            ("lib/lib.rego", "package surefoot.lib\n\nthird := data.surefoot.c.warn\n"),
+            (
+                "a/policy.rego",
+                "package surefoot.a\n\nimport data.surefoot.b\n\ndeny contains b.f(x) if some x in b.warn\n",
+            ),
+            (
+                "b/policy.rego",
+                "package surefoot.b\n\nimport data.surefoot.lib\n\nwarn contains x if some x in lib.third | g\n",
+            ),
+            ("b/more.rego", "package surefoot.b\n\ng := {\"g\"}\n\nf(x) := upper(x)\n"),
+            (
+                "c/policy.rego",
+                "package surefoot.c\n\nwarn contains \"c\" if data.surefoot[\"d\"].h with data.surefoot.d.i as 7\n",
+            ),
+            ("d/policy.rego", "package surefoot.d\n\nwarn contains \"d\"\n\nh if i == 7\n\ni := 1\n"),
+        ];
+        let set = PolicySet::load(sources(&files), &Config::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        for (policy, wanted) in [("a", r#"{"deny":["C","G"]}"#), ("c", r#"{"warn":["c"]}"#), ("d", r#"{"warn":["d"]}"#)]
+        {
+            let given = set.ask(policy, &Json::new_object(), LIMIT).map(|given| given.map(|given| given.to_string()));
+            assert_eq!(given, Some(Ok(wanted.to_owned())), "{policy}");
+        }
     }
 
     #[test]

@@ -53,18 +53,7 @@ pub struct TestOutcome {
 
 /// Runs every test in `sources`, in the order of the files.
 pub fn run_tests(sources: &[Source]) -> Result<Vec<TestOutcome>, LoadErrors> {
-    let tests = Tests::load(sources)?;
-    let mut left = LIMIT_OF_ALL;
-    let run = |test| {
-        if left.is_zero() {
-            let seconds = LIMIT_OF_ALL.as_secs();
-            return TestOutcome::new(test, Some(format!("not run: the tests before it took {seconds} s together")));
-        }
-        let outcome = tests.run(test, LIMIT.min(left));
-        left = left.saturating_sub(outcome.took);
-        outcome
-    };
-    Ok(tests.iter().map(run).collect())
+    Ok(Tests::load(sources)?.run_all())
 }
 
 /// The tests of a set, ready to run.
@@ -107,9 +96,13 @@ impl Tests {
     /// Each file that does not parse; or what does not compile. The rest of what a set must be is checked by
     /// [`super::PolicySet::load`].
     pub fn load(sources: &[Source]) -> Result<Self, LoadErrors> {
-        let mut sources: Vec<Source> =
-            sources.iter().filter(|source| source.path.ends_with(".rego")).cloned().collect();
-        let (mut engine, _) = policy_set::parse(&sources)?;
+        let sources: Vec<Source> = sources.iter().filter(|source| source.path.ends_with(".rego")).cloned().collect();
+        let (engine, _) = policy_set::parse(&sources)?;
+        Self::of(sources, engine)
+    }
+
+    /// The tests in `sources`, which `engine` has parsed, one module for each.
+    pub(super) fn of(mut sources: Vec<Source>, mut engine: Engine) -> Result<Self, LoadErrors> {
         let mut modules = engine.modules().to_vec();
         let mut tests = tests_of(&modules);
         if rename_repeated(&mut sources, &modules, &mut tests) {
@@ -117,7 +110,7 @@ impl Tests {
             modules = engine.modules().to_vec();
         }
         if let Some(first) = tests.first() {
-            engine.prepare(std::slice::from_ref(&first.rule)).map_err(|broken| load_error(broken, &sources))?;
+            engine.prepare(&first.rule).map_err(|broken| load_error(broken, &sources))?;
         }
         Ok(Self { sources, modules, engine, tests })
     }
@@ -125,6 +118,21 @@ impl Tests {
     /// In the order of the files.
     pub fn iter(&self) -> impl Iterator<Item = &Test> {
         self.tests.iter()
+    }
+
+    /// Runs every test, in the order of the files.
+    pub(super) fn run_all(&self) -> Vec<TestOutcome> {
+        let mut left = LIMIT_OF_ALL;
+        let run = |test| {
+            if left.is_zero() {
+                let seconds = LIMIT_OF_ALL.as_secs();
+                return TestOutcome::new(test, Some(format!("not run: the tests before it took {seconds} s together")));
+            }
+            let outcome = self.run(test, LIMIT.min(left));
+            left = left.saturating_sub(outcome.took);
+            outcome
+        };
+        self.iter().map(run).collect()
     }
 
     /// Runs one test of this set; it may take `limit`.

@@ -37,7 +37,7 @@ pub fn validate(
     verdict.notes.extend(scope.overrides_not_judged(set));
     verdict.findings.extend(quarantine::finding(request, facts, now, scope.most));
     verdict.used_facts = verdict.denied();
-    let mut session = set.engine.session(limits);
+    let mut session = Session::new(limits);
     for policy in set.policies.iter().filter(|policy| policy.judges() && scope.concerns(policy)) {
         match scope.missing(policy) {
             missing if missing.is_empty() => scope.judge(policy, &mut session, &mut verdict),
@@ -176,7 +176,7 @@ impl<'a> Scope<'a> {
 
     fn ask(&self, policy: &Policy, request: &Json, session: &mut Session) -> Result<Complaints, Failure> {
         let value = session
-            .eval(&policy.verdict_rule(), self.input(policy, request))
+            .eval(&policy.engine, &policy.verdict_rule(), self.input(policy, request))
             .map_err(|broken| failure(policy, broken))?;
         let read = |rule: &'static str| {
             raw::complaints(json::get(&value, rule)).map_err(|message| misshapen(policy, rule, &message))

@@ -78,6 +78,8 @@ pub(super) struct Walk<'a> {
     scopes: Vec<Scope>,
     depth: usize,
     pub(super) refers: BTreeSet<Vec<String>>,
+    /// Targets of `with`.
+    pub(super) replaces: BTreeSet<Vec<String>>,
     pub(super) wrong: Vec<(Span, String)>,
 }
 
@@ -101,6 +103,7 @@ impl<'a> Walk<'a> {
             scopes: Vec::new(),
             depth: 0,
             refers: BTreeSet::new(),
+            replaces: BTreeSet::new(),
             wrong: Vec::new(),
         }
     }
@@ -178,6 +181,8 @@ impl<'a> Walk<'a> {
             for with in &statement.with_mods {
                 // The target is replaced, not used; a test may replace what does not exist.
                 self.expr(&with.r#as);
+                let target = reference(&with.refr).and_then(|(root, steps)| self.resolve(root.text(), &steps));
+                self.replaces.extend(target.into_iter().flat_map(|target| self.names.meant(&target)));
             }
         }
         results.for_each(|result| self.expr(result));

@@ -96,7 +96,7 @@ impl Tests {
         let mut sources = self.sources.clone();
         sources.push(Source { path: PREFIX.to_owned(), text });
         let mut engine = super::engine_of(&sources).ok()?;
-        engine.prepare(names.first().map_or(&[], std::slice::from_ref)).ok()?;
+        names.first().map_or(Ok(()), |name| engine.prepare(name)).ok()?;
         names.iter().map(|name| engine.ask(name, limit).value.ok()).collect()
     }
 }

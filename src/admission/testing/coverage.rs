@@ -38,7 +38,7 @@ impl Tests {
         let touched = match super::engine_of(&sources) {
             Ok(mut engine) => {
                 // What is wrong with it was said of the author's own text.
-                let _ = engine.prepare(rules.first().map_or(&[], std::slice::from_ref));
+                let _ = rules.first().map(|rule| engine.prepare(rule));
                 engine.touched(&rules, limit)
             }
             Err(_) => BTreeMap::new(),
