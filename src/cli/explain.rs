@@ -66,6 +66,15 @@ impl<'a> Asked<'a> {
         if let Some((_, meaning)) = native {
             return Ok(Self::Code { name, meaning: (*meaning).to_owned(), of: None });
         }
+        // `kubernetes` alone stands for all that the API server would say.
+        let below: Vec<String> = NATIVE
+            .iter()
+            .filter(|(native, _)| native.split_once('/').is_some_and(|(first, _)| first == name))
+            .map(|(native, meaning)| format!("{native}: {meaning}"))
+            .collect();
+        if !below.is_empty() {
+            return Ok(Self::Code { name, meaning: below.join(" "), of: None });
+        }
         let Some(found) = policies.iter().find(|found| found["name"] == policy) else {
             let known = policies.iter().filter_map(|policy| policy["name"].as_str());
             let known: Vec<&str> = known.chain(NATIVE.iter().map(|(native, _)| *native)).collect();

@@ -166,7 +166,7 @@ deny contains {
 
 const TEST: &str = r#"package surefoot.PACKAGE_test
 
-import data.surefoot.PACKAGE
+import data.surefoot.PACKAGE as policy
 
 test_no_owner_is_refused if {
 	codes == {"no-owner"} with input as review({})
@@ -182,7 +182,7 @@ test_the_annotation_can_be_chosen if {
 	codes == set() with input as other
 }
 
-codes := {finding.code | some finding in PACKAGE.deny}
+codes := {finding.code | some finding in policy.deny}
 
 # What the webhook is asked about a Deployment with these annotations.
 review(annotations) := {"request": {

@@ -264,9 +264,11 @@ fn an_endless_test_is_named_and_the_rest_runs() -> anyhow::Result<()> {
     let folder = workplace()?;
     let endless = "
 test_endless if {
-	some x in numbers.range(1, 30000)
-	some y in numbers.range(1, 30000)
-	x * y < 0
+	every x in numbers.range(1, 3000) {
+		every y in numbers.range(1, 3000) {
+			every z in numbers.range(1, 3000) { x + y + z > 0 }
+		}
+	}
 }
 
 test_last if true

@@ -66,7 +66,7 @@ fn rule(report: &Report, name: &str) -> Value {
         "shortDescription": {"text": format!("{title} ({name})")},
         "fullDescription": {"text": description},
         "help": {"text": format!("{description}\n\nsurefoot explain {policy}")},
-        "properties": {"tags": ["rollout", policy]},
+        "properties": {"tags": [format!("policy:{policy}")]},
     })
 }
 
