@@ -480,7 +480,7 @@ spec:
 /// With the rights of someone on call: `view`, in the namespace and in surefoot's own.
 fn a_pipeline_waits_for_a_real_rollout() -> Result<()> {
     let plane = shared::node()?;
-    drop(shared::surefoot()?);
+    drop(shared::surefoot_on_node()?);
     let (admin, _) = shared::namespace(plane, "pipeline", "enforce")?;
     let olga = plane.user("olga");
     for namespace in ["pipeline", "surefoot-system"] {

@@ -103,7 +103,10 @@ fn a_settled_template_stays_as_it_is() -> Result<()> {
     let old = triton("m")?;
     apply(&ana, &old)?.success()?;
     let settled = digest(&admin.json(&["deploy", "m"])?);
+    // What undo goes back to is kept by ReplicaSets.
+    replica_sets(&admin, &admin.json(&["deploy", "m"])?, 1)?;
     ana.run(&["set", "env", "deploy/m", "A=b"])?.success()?;
+    replica_sets(&admin, &admin.json(&["deploy", "m"])?, 2)?;
     remember(&admin, "m", std::slice::from_ref(&settled), None)?;
     guard(&admin)?;
     let back = Warned(&["this pod template has settled before: going back to it is never refused", "!added"]);
@@ -118,6 +121,7 @@ fn a_settled_template_stays_as_it_is() -> Result<()> {
     back.of(ana.run(&["rollout", "undo", "deploy/m"])?)?;
     ensure!(digest(&admin.json(&["deploy", "m"])?) == settled, "{}", admin.json(&["deploy", "m"])?);
     Warned(&["[probes] added readinessProbe and startupProbe"]).of(ana.run(&["set", "env", "deploy/m", "A=c"])?)?;
+    replica_sets(&admin, &admin.json(&["deploy", "m"])?, 3)?;
     back.of(ana.run(&["rollout", "undo", "deploy/m"])?)?;
     ensure!(digest(&admin.json(&["deploy", "m"])?) == settled, "{}", admin.json(&["deploy", "m"])?);
     Ok(())
@@ -174,20 +178,21 @@ fn namespace(plane: &ControlPlane, name: &str, label: &str) -> Result<(Kubectl, 
     Ok((admin, ana))
 }
 
-/// What was stored is what the validating hooks saw, and no hook was asked more than twice.
-fn ended(admin: &Kubectl, seen: &[Seen]) -> Result<Value> {
+/// What was stored is what the validating hooks saw, and no hook was asked more than twice for it.
+fn ended(admin: &Kubectl, seen: Vec<Seen>) -> Result<Value> {
+    let seen = last_review(seen);
     let times = |hook: &str| seen.iter().filter(|one| one.hook == hook).count();
     for hook in ["proxy", "server", "stamp"] {
         ensure!(times(hook) <= 2, "{hook} was asked {} times", times(hook));
     }
-    ensure!(times("look") == 1, "validated {} times", times("look"));
     let stored = admin.json(&["deploy", "m"])?;
     let looked = seen.iter().rfind(|one| one.hook == "look").context("validated")?;
     ensure!(digest(&looked.object) == digest(&stored), "validated:\n{}\nstored:\n{stored}", looked.object);
     Ok(stored)
 }
 
-/// Of a command that may have been given twice, what was asked the last time.
+/// What was asked the last time: `replace` may be given twice, and the API server itself begins a patch anew when
+/// somebody else (the Deployment's status is written just then) was first.
 fn last_review(mut seen: Vec<Seen>) -> Vec<Seen> {
     let looks: Vec<usize> = seen.iter().enumerate().filter(|(_, one)| one.hook == "look").map(|(at, _)| at).collect();
     match looks.as_slice() {
@@ -218,7 +223,7 @@ fn with_another_webhook_in_play_it_ends() -> Result<()> {
         "[probes] added readinessProbe and startupProbe to container \"server\"",
     ])
     .of(apply(&ana, &file)?)?;
-    let first = ended(&admin, &take()?)?;
+    let first = ended(&admin, take()?)?;
     let containers = first["spec"]["template"]["spec"]["containers"].as_array().context("containers")?.clone();
     let names: Vec<&str> = containers.iter().filter_map(|container| container["name"].as_str()).collect();
     ensure!(names == ["server", "model", "proxy"], "{names:?}");
@@ -229,14 +234,14 @@ fn with_another_webhook_in_play_it_ends() -> Result<()> {
     Silent.of(apply(&ana, &file)?)?;
     take()?;
     replace(&ana, &file)?.success()?;
-    ensure!(digest(&ended(&admin, &last_review(take()?))?) == digest(&first), "replaced");
+    ensure!(digest(&ended(&admin, take()?)?) == digest(&first), "replaced");
     ana.run_with_input(&[&APPLY_SERVER_SIDE[..], &["--force-conflicts"]].concat(), &file.to_string())?.success()?;
-    ensure!(digest(&ended(&admin, &take()?)?) == digest(&first), "applied by the server");
+    ensure!(digest(&ended(&admin, take()?)?) == digest(&first), "applied by the server");
     replica_sets(&admin, &first, 1)?;
 
     // And a change is one rollout.
     ana.run(&["set", "env", "deploy/m", "-c", "model", "A=b"])?.success()?;
-    let next = ended(&admin, &take()?)?;
+    let next = ended(&admin, take()?)?;
     ensure!(digest(&next) != digest(&first), "{next}");
     replica_sets(&admin, &next, 2)
 }
@@ -248,11 +253,11 @@ fn with_a_restless_webhook_in_play_it_ends() -> Result<()> {
     let (admin, ana) = namespace(plane, "defaults-stamped", "stamped")?;
     let take = || Ok::<_, anyhow::Error>(injector()?.take("defaults-stamped"));
     apply(&ana, &triton("m")?)?.success()?;
-    let first = ended(&admin, &take()?)?;
+    let first = ended(&admin, take()?)?;
     replica_sets(&admin, &first, 1)?;
     // To annotate is a rollout here, and that is not surefoot's doing; it adds what the new template lacks, and no more.
     Silent.of(ana.run(&["annotate", "deploy", "m", "note=x"])?)?;
-    let next = ended(&admin, &take()?)?;
+    let next = ended(&admin, take()?)?;
     ensure!(next["spec"]["template"]["spec"] == first["spec"]["template"]["spec"], "{next}");
     replica_sets(&admin, &next, 2)
 }

@@ -212,7 +212,7 @@ impl Scene<'static> {
 
     fn with_guard(name: &str, guard: &str) -> Result<Self> {
         let plane = shared::node()?;
-        drop(shared::surefoot()?);
+        drop(shared::surefoot_on_node()?);
         let (admin, user) = shared::namespace(plane, name, guard)?;
         Ok(Self { plane, admin, user, name: name.to_owned(), server_side: false })
     }
@@ -322,7 +322,7 @@ impl Scene<'_> {
 
     /// For the message of a failed scenario: what the controller said of it, and what its pods say.
     fn told(&self) -> String {
-        let log = shared::surefoot().map(|surefoot| surefoot.log("controller")).unwrap_or_default();
+        let log = shared::surefoot_on_node().map(|surefoot| surefoot.log("controller")).unwrap_or_default();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(&self.name)).collect();
         let pods = self.admin.run(&["get", "deploy,rs,pods"]).map(|answer| answer.to_string()).unwrap_or_default();
         format!("{}\n{pods}", lines.join("\n"))

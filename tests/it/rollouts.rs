@@ -53,7 +53,7 @@ impl Scene {
     /// In a namespace of its own on the shared cluster.
     fn set(name: &str) -> Result<Self> {
         let plane = shared::node()?;
-        drop(shared::surefoot()?);
+        drop(shared::surefoot_on_node()?);
         let namespace = format!("rollouts-{name}");
         let (admin, ana) = shared::namespace(plane, &namespace, "enforce")?;
         Ok(Self { plane, admin, ana, namespace })
@@ -126,7 +126,7 @@ impl Scene {
     fn story(&self) -> String {
         let status = self.surefoot(&["status", "digits"]).map(|answer| answer.to_string());
         let pods = self.admin.run(&["get", "pods,replicasets"]).map(|answer| answer.to_string());
-        let tails = shared::surefoot().map(|surefoot| surefoot.tails());
+        let tails = shared::surefoot_on_node().map(|surefoot| surefoot.tails());
         [status, pods, tails].map(|part| part.unwrap_or_else(|error| format!("{error:#}"))).join("\n")
     }
 }

@@ -1,5 +1,5 @@
-//! What all scenarios share: one control plane, one node, one surefoot, each started when first asked for and gone with
-//! the run. A scenario lives in a namespace of its own, so they run side by side. One that stops or kills surefoot
+//! What all scenarios share: a control plane, another with a node, a surefoot for each, all started when first asked for
+//! and gone with the run. A scenario lives in a namespace of its own, so they run side by side. One that stops or kills surefoot
 //! brings its own control plane.
 
 use std::{
@@ -51,19 +51,35 @@ pub(crate) fn plane() -> Result<&'static ControlPlane> {
     once(&PLANE, ControlPlane::start)
 }
 
-/// The shared control plane with its node.
+/// The shared control plane on which pods really run. It is not [`plane`]: the many Deployments there, whose pods nobody
+/// looks at, would take the node from those that are looked at.
 pub(crate) fn node() -> Result<&'static ControlPlane> {
-    static NODE: OnceLock<Result<Node, String>> = OnceLock::new();
-    let plane = plane()?;
-    once(&NODE, || Node::start(plane))?;
+    static NODE: OnceLock<Result<(ControlPlane, Node), String>> = OnceLock::new();
+    let (plane, _) = once(&NODE, || {
+        let plane = ControlPlane::start()?;
+        let node = Node::start(&plane)?;
+        Ok((plane, node))
+    })?;
     Ok(plane)
 }
 
-/// The shared surefoot, webhook and controller running. Look, ask, but do not stop it: others use it.
+/// The surefoot of [`plane`], webhook and controller running. Look, ask, but do not stop it: others use it.
 pub(crate) fn surefoot() -> Result<MutexGuard<'static, Surefoot>> {
     static SUREFOOT: OnceLock<Result<Mutex<Surefoot>, String>> = OnceLock::new();
-    let plane = plane()?;
-    let surefoot = once(&SUREFOOT, || {
+    running(&SUREFOOT, plane()?)
+}
+
+/// The same of [`node`].
+pub(crate) fn surefoot_on_node() -> Result<MutexGuard<'static, Surefoot>> {
+    static SUREFOOT: OnceLock<Result<Mutex<Surefoot>, String>> = OnceLock::new();
+    running(&SUREFOOT, node()?)
+}
+
+fn running(
+    cell: &'static OnceLock<Result<Mutex<Surefoot>, String>>,
+    plane: &ControlPlane,
+) -> Result<MutexGuard<'static, Surefoot>> {
+    let surefoot = once(cell, || {
         let mut surefoot = Surefoot::install(plane, program(), CONFIG)?;
         surefoot.start_webhook()?;
         surefoot.start_controller()?;
