@@ -17,7 +17,7 @@ use super::{
     live::{self, Cluster},
     load::{self, Unusable},
     report::{self, Report},
-    source::{self, File, Manifests, Problem},
+    source::{self, File, Manifests, Passed, Problem},
 };
 use crate::{
     cluster::inventory::{Guarding, Held},
@@ -27,7 +27,9 @@ use crate::{
 /// Judge manifests, recorded reviews or a live cluster: the same verdicts as at kubectl apply
 ///
 /// Reads YAML and JSON, several documents to a file, and the items of a List; of a folder, every *.yaml, *.yml and *.json
-/// in it and below. Deployments are judged, other kinds are passed over. Each is taken as if created under
+/// in it and below. Deployments are judged, other kinds are passed over. So is what lies in a folder and holds no
+/// Kubernetes object (it is counted, -o json names it) and what is a template (it is told); a file that is named must
+/// hold objects, and one that is broken and speaks of a Deployment is an error wherever it lies. Each Deployment is taken as if created under
 /// surefoot.dev/guard=enforce, after the defaults that the policies add. One that the same file gives again is an
 /// update of what it was before; the same name in another file is another environment, and judged on its own.
 /// The Deployments of one namespace and model are each other's peers, the nearest file first; policies that need
@@ -109,14 +111,14 @@ impl Check {
         let report = match self.judges() {
             Ok((judge, _)) if self.show_input.is_some() => return self.show_inputs(&judge),
             Ok((judge, baseline)) => {
-                let Given { files, problems, subjects, guards, notices } = self.gather()?;
+                let Given { files, problems, passed, subjects, guards, notices } = self.gather()?;
                 let mut report = judge.all(&subjects);
                 if let Some(baseline) = baseline {
                     report = baseline::compare(baseline.all(&subjects), report);
                 }
                 report.notices.extend(notices);
                 report.notices.extend(judge.config.ended(judge.now));
-                Report { files, problems, guards, diffs: self.diff, ..report }
+                Report { files, problems, passed, guards, diffs: self.diff, ..report }
             }
             Err(Unusable::Wrong(errors)) => Report::of_load_errors(errors),
             Err(Unusable::Unread(error)) => return Err(error),
@@ -159,7 +161,7 @@ impl Check {
         if let Some(name) = only.filter(|name| !known.contains(name)) {
             anyhow::bail!("{}", yaml::unknown("there is no policy", name, &known));
         }
-        let Given { files, problems, subjects, .. } = self.gather()?;
+        let Given { files, problems, subjects, notices, .. } = self.gather()?;
         let inputs = judge.inputs(&subjects, only);
         let mut text = String::new();
         for (policy, object, input) in &inputs {
@@ -170,7 +172,7 @@ impl Check {
             text += &(serde_json::to_string_pretty(input)? + "\n");
         }
         super::print(&text)?;
-        let report = Report { files, problems, ..Report::default() };
+        let report = Report { files, problems, notices, ..Report::default() };
         anstream::eprint!("{}", report::text::render_problems(&report));
         anyhow::ensure!(!inputs.is_empty() || !report.problems.is_empty(), "no policy is asked about what was given");
         Ok(report.outcome())
@@ -208,6 +210,7 @@ impl Check {
 struct Given {
     files: Vec<File>,
     problems: Vec<Problem>,
+    passed: Vec<Passed>,
     subjects: Vec<Subject>,
     guards: BTreeMap<String, Guarding>,
     notices: Vec<String>,
@@ -216,20 +219,21 @@ struct Given {
 impl Given {
     fn of_files(mut found: Manifests, live: Option<Vec<Held>>) -> Self {
         let held = live.as_deref().unwrap_or_default();
-        let (guards, notices) = (guards(held), notices(held));
+        let (guards, mut notices) = (guards(held), notices(held));
+        notices.extend(source::notices(&found.passed));
         let around = Around::new(&found, live);
         let mut subjects = Subject::given(&mut found, &around);
         // Whether a namespace is kept apart is a question about a cluster: said to be skipped, once.
         if let Some(first) = subjects.first().filter(|_| around.live().next().is_none()) {
             subjects.push(Subject::whole(first.object.namespace(), &around, 0));
         }
-        Self { files: found.files, problems: found.problems, subjects, guards, notices }
+        Self { files: found.files, problems: found.problems, passed: found.passed, subjects, guards, notices }
     }
 
     fn of_cluster(held: Vec<Held>) -> Self {
         let (guards, notices) = (guards(&held), notices(&held));
         let subjects = Subject::held(&Around::new(&Manifests::default(), Some(held)));
-        Self { files: vec![File::cluster()], problems: Vec::new(), subjects, guards, notices }
+        Self { files: vec![File::cluster()], problems: Vec::new(), passed: Vec::new(), subjects, guards, notices }
     }
 }
 

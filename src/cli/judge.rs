@@ -14,7 +14,7 @@ use super::{
     around::Around,
     load,
     report::{About, Judged, Report, Silenced},
-    source::{Manifests, Object, Problem, decode, tree::Places},
+    source::{Manifests, Object, Problem, decode, set, tree::Places},
 };
 use crate::{
     admission::{self, Facts, Finding, Level, Operation, Policy, PolicySet, Request},
@@ -283,12 +283,6 @@ fn stored(object: &Object) -> Json {
 
 pub(super) fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
     Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
-}
-
-fn set(object: &mut Json, key: &str, value: Json) {
-    if let Json::Object(members) = object {
-        std::sync::Arc::make_mut(members).insert(Json::from(key), value);
-    }
 }
 
 #[cfg(test)]

@@ -67,9 +67,9 @@ spec:
 
 fn bad_files_are_named_and_the_others_judged() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    fs::write(folder.path().join("a.yaml"), "a: 1\na: 2\n")?;
+    fs::write(folder.path().join("a.yaml"), "kind: Deployment\nkind: 2\n")?;
     fs::write(folder.path().join("b.yaml"), NO_DEPLOYMENT)?;
-    fs::write(folder.path().join("c.yaml"), b"a: \xff\n")?;
+    fs::write(folder.path().join("c.yaml"), b"a: \xff\nkind: Deployment\n")?;
 
     let text = surefoot(folder.path(), &["check", "."], "")?;
     ensure!(text.code == Some(2), "exit code {:?}", text.code);

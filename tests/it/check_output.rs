@@ -29,7 +29,7 @@ fn run(folder: &Path, format: &str) -> anyhow::Result<Run> {
     fs::write(k8s.join("a.yaml"), SAFE.replace(readiness, ""))?;
     let same = SAFE.replace("live, port: 8000}, failureThreshold: 6", "ready, port: 8000}, failureThreshold: 3");
     fs::write(k8s.join("b.yaml"), same.replace("name: churn\n", "name: other\n"))?;
-    fs::write(k8s.join("c.yaml"), "a: 1\na: 2\n")?;
+    fs::write(k8s.join("c.yaml"), "kind: Deployment\nkind: Deployment\n")?;
     surefoot(folder, &["check", "k8s, prod: 100%", "-o", format], "")
 }
 
@@ -38,7 +38,7 @@ fn github_annotations() -> anyhow::Result<()> {
     let run = run(folder.path(), "github")?;
     let lines: Vec<&str> = run.stdout.lines().collect();
     let expected = [
-        "::error file=k8s%2C prod%3A 100%25/c.yaml,line=2,col=1,title=surefoot::`a` is there twice",
+        "::error file=k8s%2C prod%3A 100%25/c.yaml,line=2,col=1,title=surefoot::`kind` is there twice",
         "::error file=k8s%2C prod%3A 100%25/a.yaml,line=18,col=9,title=probes/no-readiness::container \"model\" has no",
         "::warning file=k8s%2C prod%3A 100%25/b.yaml,line=22,col=24,title=probes/one-handler::container \"model\"",
         "1 of 2 Deployments would be refused",

@@ -11,6 +11,7 @@ mod bed;
 mod check;
 mod check_author;
 mod check_cluster;
+mod check_folders;
 mod check_output;
 mod check_sources;
 mod cluster;
@@ -52,6 +53,7 @@ fn main() {
     let mut trials = house::trials();
     trials.extend(check::trials());
     trials.extend(check_sources::trials());
+    trials.extend(check_folders::trials());
     trials.extend(check_output::trials());
     trials.extend(check_author::trials());
     trials.extend(actions::trials());

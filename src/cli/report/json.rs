@@ -18,9 +18,18 @@ struct Output<'a> {
     failures: Vec<Failure>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     notices: &'a [String],
+    /// Files in the folders that are no manifests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passed_over: Vec<PassedOut<'a>>,
     /// With `--baseline`: how many were compared; `objects` holds those that changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct PassedOut<'a> {
+    file: &'a str,
+    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -108,6 +117,7 @@ pub(in crate::cli) fn render(report: &Report) -> serde_json::Result<String> {
         skipped: &report.skipped,
         failures: report.failures.iter().cloned().chain(unread).collect(),
         notices: &report.notices,
+        passed_over: report.passed.iter().map(|it| PassedOut { file: &it.file, why: it.why.words() }).collect(),
         compared: report.compared,
     })
 }

@@ -6,7 +6,7 @@ use crate::{
     admission::{DefaultValue, Failure, Finding, Level, LoadError, LoadErrors, Skipped},
     cli::{
         Outcome,
-        source::{File, Object, Problem, tree::Place},
+        source::{File, Object, Passed, Problem, tree::Place},
     },
     cluster::inventory::Guarding,
     config::Exemption,
@@ -33,6 +33,8 @@ pub(super) struct Report {
     pub(super) failures: Vec<Failure>,
     /// Files that could not be read or understood.
     pub(super) problems: Vec<Problem>,
+    /// Files in the folders that are no manifests.
+    pub(super) passed: Vec<Passed>,
     /// Without policies or configuration nothing was judged.
     pub(super) unusable: bool,
     /// What the policies say of themselves, by name.

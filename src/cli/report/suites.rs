@@ -6,7 +6,10 @@ use super::{
     Judged, Report,
     junit::{self, Case, Ended, Suite},
 };
-use crate::admission::{Failure, Finding, Level, notation};
+use crate::{
+    admission::{Failure, Finding, Level, notation},
+    cli::source::Why,
+};
 
 /// The whole report as one JUnit document.
 pub(in crate::cli) fn render(report: &Report) -> anyhow::Result<String> {
@@ -19,11 +22,10 @@ pub(in crate::cli) fn render(report: &Report) -> anyhow::Result<String> {
             None => suites.push(Suite { name: name.to_owned(), cases: vec![case(report, judged)] }),
         }
     }
-    let problems: Vec<Case> = report
+    let problems = report
         .problems
         .iter()
-        .map(|problem| broken(&problem.file, problem.place.map_or(0, |place| place.line), "read", &problem.message))
-        .collect();
+        .map(|problem| broken(&problem.file, problem.place.map_or(0, |place| place.line), "read", &problem.message));
     let failures = report.failures.iter().map(|Failure { policy, file, line, message, .. }| {
         let name = if policy.is_empty() { "load".to_owned() } else { format!("policy {policy}") };
         broken(file, *line as usize, &name, message)
@@ -34,6 +36,14 @@ pub(in crate::cli) fn render(report: &Report) -> anyhow::Result<String> {
         ended: Ended::Skipped(format!("needs {}", skipped.needs.join(" and "))),
         ..Case::default()
     });
+    let templates = report.passed.iter().filter(|passed| matches!(passed.why, Why::Template(_))).map(|passed| Case {
+        class: passed.file.clone(),
+        name: "read".to_owned(),
+        file: Some(passed.file.clone()),
+        ended: Ended::Skipped(passed.why.words().to_owned()),
+        ..Case::default()
+    });
+    let problems: Vec<Case> = problems.chain(templates).collect();
     let policies: Vec<Case> = failures.chain(skipped).collect();
     for (name, cases) in [("files", problems), ("policies", policies)] {
         if !cases.is_empty() {

@@ -55,6 +55,10 @@ fn write_report(report: &Report, out: &mut String) -> fmt::Result {
         let why = if report.guards.is_empty() { " (--cluster)" } else { ", which could not be read" };
         writeln!(out, "skipped: {policy} needs {needs}{why}")?;
     }
+    if !report.passed.is_empty() {
+        let (files, are) = (plural(report.passed.len(), "file"), if report.passed.len() == 1 { "is" } else { "are" });
+        writeln!(out, "passed over: {files} that {are} no manifest (-o json says which)")?;
+    }
     out.push_str(&summary(report));
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   FILE|DIR|- ──▶ texts ──▶ documents ──▶ objects (the items of a List one by one)
-//!                    └─────────┴──▶ problems: file, place, what to do
+//!                    ├─────────┴──▶ problems: file, place, what to do
+//!                    └──▶ passed over: what lies in a folder and is no manifest
 //! ```
 //!
 //! A file that cannot be read or understood is a [`Problem`] and the others are judged all the same. What is absent on
@@ -20,9 +21,12 @@ use crate::template::{Json, json};
 
 pub(super) mod decode;
 mod fields;
+mod folder;
+mod objects;
 pub(super) mod tree;
 mod validity;
 
+pub(super) use folder::{Passed, Why, notices};
 use tree::{Document, Place, Places, SyntaxError};
 
 /// What was found under the arguments.
@@ -34,6 +38,8 @@ pub(super) struct Manifests {
     pub(super) objects: Vec<Object>,
     /// What could not be read or understood.
     pub(super) problems: Vec<Problem>,
+    /// What lies in the folders and is no manifest.
+    pub(super) passed: Vec<Passed>,
     home: Rc<str>,
 }
 
@@ -110,7 +116,9 @@ const MAX_FILE: u64 = 64 << 20;
 /// Reads everything that the arguments name; `-` is `stdin`. What names no namespace goes to `home`.
 pub(super) fn read(paths: &[PathBuf], stdin: &mut dyn io::Read, home: &str) -> Manifests {
     let mut found = Manifests { home: home.into(), ..Manifests::default() };
-    for path in paths {
+    // What is given twice is there once; standard input would be empty the second time.
+    let mut seen = BTreeSet::new();
+    for path in paths.iter().filter(|path| seen.insert(path.as_path())) {
         if path.as_os_str() == "-" {
             found.add("<stdin>".to_owned(), bounded(stdin), Named::ByTheUser);
         } else if path.is_dir() {
@@ -184,83 +192,76 @@ impl Manifests {
     }
 
     fn add(&mut self, name: String, bytes: io::Result<Vec<u8>>, named: Named) {
-        let text = match bytes {
-            Ok(bytes) => String::from_utf8(bytes).map_err(|error| not_utf8(&error)),
-            Err(error) => Err((None, cannot_read(&error))),
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return self.problem(name, None, cannot_read(&error)),
         };
-        match text {
-            Ok(text) => {
-                let documents = tree::parse(&text);
-                self.files.push(File { name, text });
-                self.add_documents(documents, named);
-            }
-            Err((place, message)) => self.problem(name, place, message),
+        if named == Named::ByItsFolder && !folder::may_be_manifest(&bytes) {
+            return self.passed.push(Passed { file: name, why: Why::NoObject });
         }
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) if named == Named::ByItsFolder && !folder::mentions_deployment(error.as_bytes()) => {
+                return self.passed.push(Passed { file: name, why: Why::NoYaml });
+            }
+            Err(error) => {
+                let (place, message) = not_utf8(&error);
+                return self.problem(name, place, message);
+            }
+        };
+        let documents = tree::parse(&text);
+        let passed = match named {
+            Named::ByTheUser => None,
+            Named::ByItsFolder => folder::passed_over(Path::new(&name), &text, &documents),
+        };
+        if let Some(why) = passed {
+            return self.passed.push(Passed { file: name, why });
+        }
+        self.files.push(File { name, text });
+        self.add_documents(documents);
     }
 
     /// Sorts out what the newest file holds.
-    fn add_documents(&mut self, documents: Result<Vec<Document>, SyntaxError>, named: Named) {
+    fn add_documents(&mut self, documents: Result<Vec<Document>, SyntaxError>) {
         let name = self.files.last().map(|file| file.name.clone()).unwrap_or_default();
         let documents = match documents {
             Ok(documents) => documents,
             Err(SyntaxError { place, message }) => return self.problem(name, place, message),
         };
-        if documents.is_empty() && named == Named::ByTheUser {
+        if documents.is_empty() {
             return self.problem(name, None, "empty: there is no Kubernetes object in it");
         }
         let mut index = 0;
         for document in documents {
-            if let Err((place, message)) = self.add_document(document, &mut index, named) {
-                self.problem(name.clone(), Some(place), message);
-            }
+            self.add_document(document, &mut index, &name);
         }
     }
 
-    fn add_document(&mut self, document: Document, index: &mut usize, named: Named) -> Result<(), (Place, String)> {
+    /// Every object of a document; one that is none does not hide the others.
+    fn add_document(&mut self, document: Document, index: &mut usize, name: &str) {
         let Document { value, places } = document;
-        let here = |pointer, message: &str| Err((places.nearest(pointer), message.to_owned()));
-        if !matches!(value, Json::Object(_)) {
-            return here("", "not a Kubernetes object: it has no apiVersion and kind");
-        }
-        let Some(kind) = json::str_at(&value, &["kind"]) else {
-            return match json::get(&value, "apiVersion") {
-                None if named == Named::ByItsFolder => Ok(()),
-                _ => here("/kind", "not a Kubernetes object: it has no `kind`; write e.g. kind: Deployment"),
-            };
-        };
-        let items = match json::get(&value, "items") {
-            Some(Json::Array(items)) if kind.ends_with("List") => items.as_slice(),
-            _ => {
-                let kind = kind.to_owned();
-                let (file, home) = (self.files.len() - 1, Rc::clone(&self.home));
-                self.objects.push(Object { file, index: *index, kind, value, places, home });
-                *index += 1;
-                return Ok(());
+        for objects::Found { pointer, object } in objects::of(&value) {
+            match object {
+                Ok((kind, value)) => {
+                    let places = if pointer.is_empty() { places.clone() } else { places.below(&pointer) };
+                    let (file, home) = (self.files.len() - 1, Rc::clone(&self.home));
+                    self.objects.push(Object { file, index: *index, kind, value, places, home });
+                    *index += 1;
+                }
+                Err(message) => self.problem(name.to_owned(), Some(places.nearest(&pointer)), message),
             }
-        };
-        // The items of a typed list need not name their kind.
-        let implied = kind.trim_end_matches("List");
-        for (position, item) in items.iter().enumerate() {
-            let pointer = format!("/items/{position}");
-            let kind = json::str_at(item, &["kind"]).unwrap_or(implied);
-            if kind.is_empty() || !matches!(item, Json::Object(_)) {
-                return here(&pointer, "not a Kubernetes object: it has no `kind`");
-            }
-            self.objects.push(Object {
-                file: self.files.len() - 1,
-                index: *index,
-                kind: kind.to_owned(),
-                value: item.clone(),
-                places: places.below(&pointer),
-                home: Rc::clone(&self.home),
-            });
-            *index += 1;
         }
-        Ok(())
     }
 
     fn problem(&mut self, file: String, place: Option<Place>, message: impl Into<String>) {
         self.problems.push(Problem { file, place, message: message.into() });
+    }
+}
+
+/// Puts a member into an object; what is no object stays as it is.
+pub(super) fn set(object: &mut Json, key: &str, value: Json) {
+    if let Json::Object(members) = object {
+        std::sync::Arc::make_mut(members).insert(Json::from(key), value);
     }
 }
 
@@ -352,7 +353,7 @@ mod tests {
         write(".e.yaml", "kind: E\n");
         write("values.yaml", "replicas: 2\n");
         write("empty.yaml", "");
-        write("broken.yaml", "a: [\n");
+        write("broken.yaml", "kind: Deployment\na: [\n");
         let found = read(&[folder.path().to_owned()], &mut io::empty(), "default");
         let kinds: Vec<_> = found.objects.iter().map(|object| object.kind.as_str()).collect();
         assert_eq!(kinds, ["C", "X", "B"]);
