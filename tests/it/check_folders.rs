@@ -59,7 +59,8 @@ fn what_is_no_manifest_is_passed_over() -> Result<()> {
     let passed = report["passed_over"].as_array().context("passed_over")?;
     let mut named: Vec<&str> = passed.iter().filter_map(|it| it["file"].as_str()?.strip_prefix("./")).collect();
     let mut expected = OTHERS.map(|(name, _)| name);
-    (named.sort_unstable(), expected.sort_unstable());
+    named.sort_unstable();
+    expected.sort_unstable();
     ensure!(named == expected && passed.iter().all(|it| it["why"].is_string()), "{report:#}");
     // Whoever names a file means it.
     for name in ["list.json", "tsconfig.json", "compose.yaml", "playbook.yml", "empty.yaml", "latin.yaml"] {
@@ -151,7 +152,7 @@ fn what_the_api_server_lists_is_judged() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut item = unsafe_one("a")?;
     let members = item.as_object_mut().context("an object")?;
-    (members.remove("apiVersion"), members.remove("kind"));
+    members.retain(|key, _| key != "apiVersion" && key != "kind");
     let raw = json!({"apiVersion": "apps/v1", "kind": "DeploymentList", "metadata": {}, "items": [item]});
     let run = surefoot(folder.path(), &["check", "-", "-o", "json"], &raw.to_string())?;
     let findings = &run.json()?["objects"][0]["findings"];
