@@ -1,9 +1,13 @@
-//! The built-in functions that can make much of little, with a bound on what they make.
+//! The built-in functions that can make much of little, with a bound on what they make; and a bound on what is told.
 //!
 //! The engine looks at the clock between two calls, never inside of one: `numbers.range(1, 30000000)` would run on for a
 //! second and take 700 MB, thirty times `replace(s, "a", "aa")` a gigabyte. So each function that makes texts or lists is
 //! asked first what it would make at most, and that counts against what one evaluation may make in all. What it gives is
 //! the engine's own result: `opa` gives the same.
+//!
+//! A value is small in memory and endless in writing where its parts are shared: `x := [y, y]`, `y := [z, z]`, …. Functions
+//! write their arguments out when they are of the wrong kind, and what a rule gives is written out by whoever reads it: both
+//! are measured before.
 
 use std::cell::Cell;
 
@@ -13,10 +17,14 @@ use regorus::{
 };
 
 use super::engine::one_message;
-use crate::template::Json;
+use crate::template::{Json, json};
 
 /// What the functions may make in one evaluation. A review is some 10 KB, and what is said of it less.
 const MOST: usize = 64 << 20;
+
+/// What one value may be in writing, where it is an argument that a function may name as wrong, or the answer of a rule:
+/// more than any object that there is. It is written several times on its way into a message.
+const TOLD: usize = 8 << 20;
 
 /// What an element of a list takes.
 const ELEMENT: usize = size_of::<Json>();
@@ -31,45 +39,89 @@ pub(super) fn begin() {
     MADE.set(0);
 }
 
+/// The value of a rule, unless it is too large to be told to anybody.
+pub(super) fn told(value: Json) -> Result<Json, String> {
+    if is_endless(&value) { Err(too_much("what it gives is", TOLD)) } else { Ok(value) }
+}
+
 /// Each such function by name and number of arguments, as the engine takes it.
 pub(super) fn bounded() -> Vec<(String, u8, Box<dyn Extension>)> {
     let Ok(source) = Source::from_contents(String::new(), String::new()) else { return Vec::new() };
     let span = Span { source, line: 0, col: 0, start: 0, end: 0 };
     // A function says by them where its arguments stand. The place of the call, which the engine adds, is enough.
     let nowhere = Ref::new(Expr::Null { span: span.clone(), value: Json::Null, eidx: 0 });
-    let bounded = |(name, made): &(&str, Made)| {
-        let (function, arity): BuiltinFcn = *BUILTINS.get(name)?;
-        let (span, made) = (span.clone(), *made);
+    let bounded = |(name, (function, arity)): (&&'static str, &BuiltinFcn)| {
+        let (name, function, arity) = (*name, *function, *arity);
+        let made = BOUNDED.iter().find_map(|(bounded, made)| (*bounded == name).then_some(*made));
+        let span = span.clone();
         let places = vec![nowhere.clone(); usize::from(arity)];
         let call = move |arguments: Vec<Json>| {
-            let made = MADE.get().saturating_add(made(&arguments));
-            // What is measured stops at the bound.
-            if made >= MOST {
-                anyhow::bail!("this makes too much: more than {} MiB in one evaluation", MOST >> 20);
+            if arguments.iter().any(|argument| !is_silent_on(name, argument) && is_endless(argument)) {
+                anyhow::bail!(too_much("an argument is", TOLD));
             }
-            MADE.set(made);
+            if let Some(made) = made {
+                let made = MADE.get().saturating_add(made(&arguments));
+                // What is measured stops at the bound.
+                if made >= MOST {
+                    anyhow::bail!("{} in one evaluation", too_much("this makes", MOST));
+                }
+                MADE.set(made);
+            }
             function(&span, &places, &arguments, true).map_err(|error| anyhow::anyhow!(one_message(&error)))
         };
-        Some(((*name).to_owned(), arity, Box::new(call) as Box<dyn Extension>))
+        (name.to_owned(), arity, Box::new(call) as Box<dyn Extension>)
     };
-    BOUNDED.iter().filter_map(bounded).collect()
+    BUILTINS.iter().filter(|(name, _)| !SILENT.contains(name)).map(bounded).collect()
+}
+
+fn too_much(what: &str, bound: usize) -> String {
+    format!("{what} too much: more than {} MiB", bound >> 20)
+}
+
+fn is_endless(value: &Json) -> bool {
+    let mut left = TOLD;
+    write(value, &mut left);
+    left == 0
+}
+
+/// They make nothing, and say nothing of an argument but a number or less.
+const SILENT: [&str; 9] =
+    ["count", "is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name"];
+
+/// `function` wants such an argument, or it counts as made; policies give it large ones at every turn.
+fn is_silent_on(function: &str, argument: &Json) -> bool {
+    match argument {
+        Json::Array(_) => {
+            matches!(function, "array.concat" | "array.reverse" | "array.slice" | "concat" | "max" | "min" | "sort")
+        }
+        Json::Set(_) => matches!(function, "concat" | "max" | "min" | "sort"),
+        Json::Object(_) => matches!(function, "object.filter" | "object.get" | "object.keys" | "object.remove"),
+        _ => true,
+    }
 }
 
 /// At most how many bytes a function makes of these arguments. Wrong arguments make nothing: the function says so.
 type Made = fn(&[Json]) -> usize;
 
-const BOUNDED: [(&str, Made); 26] = [
+const BOUNDED: [(&str, Made); 33] = [
     ("array.concat", elements),
     ("base64.decode", texts),
     ("base64.encode", twice),
     ("bits.lsh", |arguments| number(arguments, 1) / 8),
     ("concat", |arguments| text(arguments, 0).saturating_mul(count(arguments, 1)).saturating_add(texts(arguments))),
+    ("glob.quote_meta", twice),
+    ("indexof_n", |arguments| text(arguments, 0).saturating_mul(ELEMENT)),
     ("json.marshal", twice),
     ("json.marshal_with_options", indented),
+    // It takes the document apart, and each `copy` may double it.
+    ("json.patch", |arguments| nodes(arguments).saturating_mul(1 << copies(arguments).min(31))),
     ("json.unmarshal", split),
     ("lower", twice),
     ("numbers.range", range),
     ("numbers.range_step", range),
+    // What both have is merged part by part, and shared no more.
+    ("object.union", nodes),
+    ("object.union_n", nodes),
     ("regex.find_n", split),
     // It builds its text piece by piece, a match at a time: dear where there are many.
     ("regex.replace", |arguments| replaced(arguments, 0, 2).saturating_mul(16)),
@@ -81,7 +133,9 @@ const BOUNDED: [(&str, Made); 26] = [
     ("strings.reverse", texts),
     ("substring", texts),
     ("trim", texts),
+    ("trim_left", texts),
     ("trim_prefix", texts),
+    ("trim_right", texts),
     ("trim_space", texts),
     ("trim_suffix", texts),
     ("upper", twice),
@@ -97,6 +151,18 @@ fn texts(arguments: &[Json]) -> usize {
 
 fn twice(arguments: &[Json]) -> usize {
     texts(arguments).saturating_mul(2)
+}
+
+/// All values in the arguments, each for itself.
+fn nodes(arguments: &[Json]) -> usize {
+    texts(arguments).saturating_mul(2)
+}
+
+/// The operations of a JSON patch that copy.
+fn copies(arguments: &[Json]) -> u32 {
+    let Some(Json::Array(operations)) = arguments.get(1) else { return 0 };
+    let copies = operations.iter().filter(|operation| json::str_at(operation, &["op"]) == Some("copy"));
+    copies.count().try_into().unwrap_or(u32::MAX)
 }
 
 /// Each line may begin with as many blanks as there are levels, which are 128 at most in what comes from outside.
@@ -223,14 +289,57 @@ mod tests {
             doubled("\"aa\"", "base64.encode(concat(\"\", [@, @]))"),
             doubled("\"aa\"", "json.marshal([@, @])"),
             doubled("[1]", "array.concat(@, @)"),
+            doubled("{\"a\": 1}", "json.patch(@, [{\"op\": \"copy\", \"from\": \"/a\", \"path\": \"/b\"}, {\"op\": \"copy\", \"from\": \"\", \"path\": \"/a\"}])"),
+            ("r := count(json.patch({\"a\": 1}, [{\"op\": \"copy\", \"from\": \"\", \"path\": \"/a\"} | some i in numbers.range(1, 40)]))").to_owned(),
+            "r := count(indexof_n(sprintf(\"%05000000d\", [1]), \"0\"))".to_owned(),
             doubled("[1]", "[@, @]").replace("r := s39", "r := json.marshal(s39)"),
             doubled("[1]", "[@, @]").replace("r := s39", "r := sprintf(\"%v\", [s39])"),
             doubled("[1]", "[@, @]").replace("r := s39", "r := yaml.marshal(s39)"),
         ];
         for body in rows {
             let told = eval(&body).unwrap_err();
-            assert!(told.contains("this makes too much: more than 64 MiB in one evaluation"), "{body}: {told}");
+            let refused = told.contains("this makes too much: more than 64 MiB in one evaluation")
+                || told.contains("an argument is");
+            assert!(refused && told.contains("too much: more than"), "{body}: {told}");
             assert!(!told.starts_with("0:"), "{body}: no place: {told}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_read_is_told_to_nobody() {
+        let step = |i: usize| format!("d{i} := [d{j}, d{j}]\no{i} := {{\"a\": o{j}, \"b\": o{j}}}\n", j = i - 1);
+        let doubled = format!("d0 := [1]\no0 := {{\"a\": 1}}\n{}", (1..=39).map(step).collect::<String>());
+        let rows = [
+            ("r := startswith(d39, \"a\")", "an argument is"),
+            ("r := startswith(\"a\", o39)", "an argument is"),
+            ("r := endswith({o39}, \"a\")", "an argument is"),
+            ("r := split(d39, \"\")", "an argument is"),
+            ("r := abs(d39)", "an argument is"),
+            ("r := sum([d39])", "an argument is"),
+            ("r := to_number(d39)", "an argument is"),
+            ("r := array.concat(o39, [])", "an argument is"),
+            ("r := max(o39)", "an argument is"),
+            ("r := object.get(d39, \"a\", 1)", "an argument is"),
+            ("r := regex.match(d39, \"a\")", "an argument is"),
+            ("r := json.patch(o39, [])", "an argument is"),
+            ("r := object.union(o39, o39)", "an argument is"),
+            ("r := d39", "what it gives is"),
+            ("r := {\"a\": o39}", "what it gives is"),
+            ("r contains d39", "what it gives is"),
+            ("r := concat(\"\", [sprintf(\"%05000000d\", [1]), sprintf(\"%05000000d\", [1])])", "what it gives is"),
+        ];
+        for (body, what) in rows {
+            let told = eval(&format!("{body}\n{doubled}")).unwrap_err();
+            assert!(told.ends_with(&format!("{what} too much: more than 8 MiB")), "{body}: {told}");
+        }
+        let rows = [
+            ("r := count(d39)", "2"),
+            ("r := count(array.concat(d39, d39))", "4"),
+            ("r := count(object.keys(o39))", "2"),
+            ("r := is_array(object.get(o39, \"z\", []))", "true"),
+        ];
+        for (body, value) in rows {
+            assert_eq!(eval(&format!("{body}\n{doubled}")), Ok(value.to_owned()), "{body}");
         }
     }
 

@@ -27,6 +27,9 @@ use crate::template::Json;
 /// Work units between two looks at the clock: not measurable at this interval.
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::new(128).expect("128 is not 0");
 
+/// Characters of what the engine says: a file's line and some words.
+const LONGEST: usize = 500;
+
 /// Engines that wait for the next request with their working memory grown: more than are asked at once on a small node.
 const IDLE: usize = 4;
 
@@ -162,7 +165,9 @@ impl Session {
 fn eval(regorus: &mut regorus::Engine, rule: &str, limit: Duration) -> Result<Json, Broken> {
     builtins::begin();
     match catch_unwind(AssertUnwindSafe(|| regorus.eval_rule(rule.to_owned()))) {
-        Ok(value) => value.map_err(|error| stopped(&error, limit)),
+        Ok(value) => value
+            .map_err(|error| stopped(&error, limit))
+            .and_then(|value| builtins::told(value).map_err(Broken::unplaced)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
@@ -209,12 +214,25 @@ fn broken(error: &(impl std::fmt::Display + ?Sized)) -> Broken {
     let message = rest.split_once("error: ").map_or(rest, |(_, message)| message);
     // A second place below the first is how it got there.
     let message = message.split("\n--> ").next().unwrap_or_default();
-    Broken { file, line, column, message: one_line(message) }
+    Broken { file, line, column, message: short(message) }
 }
 
 /// What regorus says is wrong, without the place.
 pub(super) fn one_message(error: &(impl std::fmt::Display + ?Sized)) -> String {
     broken(error).message
+}
+
+/// On one line, at most [`LONGEST`] characters: what was given may be in it.
+fn short(text: &str) -> String {
+    let end = |text: &str| text.char_indices().nth(LONGEST).map(|(end, _)| end);
+    // Cut twice: blanks count for less on one line, and what is endless is not gone through.
+    let cut = text.char_indices().nth(LONGEST * 4).map_or(text, |(end, _)| &text[..end]);
+    let mut line = one_line(cut);
+    if let Some(end) = end(&line) {
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
 }
 
 fn one_line(text: &str) -> String {

@@ -112,7 +112,11 @@ impl Webhook {
     }
 
     fn review(&self, name: &str, timeout: &str) -> Result<Value> {
-        let answer = self.client()?.send(self.listen, &format!("/validate?timeout={timeout}"), Some(&review(name)))?;
+        self.asked("/validate", name, timeout)
+    }
+
+    fn asked(&self, hook: &str, name: &str, timeout: &str) -> Result<Value> {
+        let answer = self.client()?.send(self.listen, &format!("{hook}?timeout={timeout}"), Some(&review(name)))?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(serde_json::from_str::<Value>(&answer.body)?["response"].take())
     }
@@ -444,22 +448,28 @@ fn doubled(name: &str, first: &str, next: &str) -> String {
 
 fn a_hostile_policy_costs_only_itself() -> Result<()> {
     let range = "numbers.range(1, 100000)";
-    let hostile: [(&str, String, &str); 8] = [
+    let hostile: [(&str, String, &str); 12] = [
         ("endless", format!("some x in {range}\n\tsome y in {range}\n\tx + y == 0"), "did not end within"),
         ("range", "count(numbers.range(1, 30000000)) == 7".to_owned(), "this makes too much"),
         ("strings", "count(s33) == 7".to_owned(), "this makes too much"),
-        ("output", "count(json.marshal(d33)) == 7".to_owned(), "this makes too much"),
+        ("output", "count(json.marshal(d33)) == 7".to_owned(), "an argument is too much"),
         ("memory", format!("count([[x, y] | some x in {range}; some y in {range}]) == 7"), "did not end within"),
         ("panics", "sprintf(\"%\u{b2}d\", [1]) == \"\"".to_owned(), "the Rego engine panicked"),
         ("bomb", "regex.match(\"(((a{1,99}){1,99}){1,99}){1,99}\", \"aaaa\")".to_owned(), "size limit"),
+        ("argument", "startswith(d33, \"a\")".to_owned(), "an argument is too much"),
+        ("element", "sum([d33]) == 7".to_owned(), "an argument is too much"),
+        ("merged", "count(object.union({\"a\": d33}, {\"a\": d33})) == 7".to_owned(), "an argument is too much"),
+        ("shape", "true".to_owned(), "what it gives is too much"),
         // Nothing stops it: it is given up.
         ("stuck", "d33 == e33".to_owned(), "cannot be stopped"),
     ];
     let mut policies: Vec<(String, String)> = hostile
         .iter()
         .map(|(name, body, _)| {
+            // What one of them gives is no text.
+            let given = if *name == "shape" { "d33" } else { "\"x\"" };
             let text = format!(
-                "package surefoot.{name}\n\ndeny contains \"x\" if {{\n\tinput.request.name == \"{name}\"\n\t{body}\n}}\n\n{}{}{}",
+                "package surefoot.{name}\n\ndeny contains {given} if {{\n\tinput.request.name == \"{name}\"\n\t{body}\n}}\n\n{}{}{}",
                 doubled("s", "\"aa\"", "replace(@, \"a\", \"aa\")"),
                 doubled("d", "[1]", "[@, @]"),
                 doubled("e", "[1]", "[@, @]"),
@@ -468,6 +478,9 @@ fn a_hostile_policy_costs_only_itself() -> Result<()> {
         })
         .collect();
     policies.push(("names/policy.rego".to_owned(), refuses("bad")));
+    let adds = "defaults contains {\"path\": \"/spec/paused\", \"value\": d33} if input.request.name == \"adds\"\n\n";
+    let adds = format!("package surefoot.adds\n\n{adds}{}", doubled("d", "[1]", "[@, @]"));
+    policies.push(("adds/policy.rego".to_owned(), adds));
     let policies: Vec<_> = policies.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let webhook = Webhook::start(&folder("hostile", &policies)?)?;
     for (name, _, says) in hostile {
@@ -491,6 +504,8 @@ fn a_hostile_policy_costs_only_itself() -> Result<()> {
             Ok(())
         })?;
     }
+    let added = webhook.asked("/mutate", "adds", "3s")?;
+    ensure!(added["patch"].is_null() && added["auditAnnotations"]["broken"] == "adds", "{added}");
     let metrics = webhook.get("/metrics")?.body;
     ensure!(metrics.contains("surefoot_policy_overruns{policy=\"stuck\"} "), "{metrics}");
     let status = fs::read_to_string(format!("/proc/{}/status", webhook.process.id()))?;
