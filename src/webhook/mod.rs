@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   server   accept, TLS, HTTP/1.1, drain
-//!     └─ router   path → hook, content type, size, time; statuses for what gets no verdict
+//!     └─ router   path → hook, time; statuses for what gets no verdict
+//!          ├─ body     content type, size, room in memory
 //!          └─ review   body → Request → Facts → Verdict → Answer
 //!               └─ workers   policies are asked off the async threads, and given up when they overrun
 //! ```
@@ -11,6 +12,7 @@
 //! certificate that is shown ([`tls::Served`]), and one latch, [`State`]. Who reads files is `cli`; it hands in what has changed.
 //! Absent on purpose: anything that writes to the cluster. The mutating path never denies, the validating path never patches.
 
+mod body;
 mod memory;
 mod review;
 mod router;
@@ -29,10 +31,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::workers::Workers;
-pub use router::{MAX_BODY, router};
+pub use body::MAX_BODY;
+pub use router::router;
 
 use crate::{admission::PolicySet, cluster::ClusterFacts, config::Config, telemetry::WebhookMetrics};
 
@@ -46,10 +48,6 @@ pub enum State {
     /// Told to stop: `/readyz` says so, hooks are still answered.
     Stopping,
 }
-
-/// All bodies that are being read or judged together: a few of the largest, or some thousands of the usual size. A tree in
-/// memory takes several times what its body does.
-const BODIES: usize = 4 * MAX_BODY;
 
 /// What verdicts are made by. Replaced whole: a review keeps the one it began with.
 #[derive(Debug)]
@@ -101,8 +99,8 @@ pub struct App {
     workers: Workers,
     /// Answers that may be given again: read and written by every review, emptied when the rules change.
     memory: memory::Memory,
-    /// One permit for each byte of the bodies that are being read or judged.
-    bodies: Arc<Semaphore>,
+    /// For the bodies that are being read or judged.
+    room: body::Room,
 }
 
 impl App {
@@ -110,7 +108,6 @@ impl App {
     pub fn new(rules: Rules, facts: ClusterFacts) -> Self {
         let metrics = WebhookMetrics::default();
         metrics.loaded(rules.set.digest());
-        let bodies = Arc::new(Semaphore::new(BODIES));
         let workers = Workers::new(metrics.overrun.clone());
         let rules = RwLock::new(Arc::new(rules));
         Self {
@@ -121,7 +118,7 @@ impl App {
             state: AtomicU8::new(State::Starting as u8),
             workers,
             memory: memory::Memory::default(),
-            bodies,
+            room: body::Room::default(),
         }
     }
 
@@ -155,11 +152,6 @@ impl App {
     pub fn accept(&self, part: Part) {
         self.metrics.reload(part.as_str(), true);
         self.files().refused.remove(&part);
-    }
-
-    /// Room for this many more bytes of bodies, as soon as there is.
-    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.bodies).acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     App, Rules,
+    body::SMALL,
     memory::{self, Judged, Question},
     router::Refusal,
     workers::Late,
@@ -25,9 +26,6 @@ use crate::{
     telemetry::{FindingLabels, HookLabels, LiveReadLabels, PolicyLabels, ReviewLabels, VerdictLabel},
     template::{Json, json, keys},
 };
-
-/// Bodies up to this size are parsed where they are (some hundred microseconds at most); larger ones where it may take long.
-const SMALL: usize = 128 << 10;
 
 /// A dry run makes nothing: whoever tries a whole stage (stable and canary, both new) asks about each of them alone.
 const ALONE: &str =
@@ -92,6 +90,7 @@ pub(super) struct Review<'a> {
 impl Review<'_> {
     async fn parse(&self, body: Bytes) -> Result<Request, Refusal> {
         let parsed = match body.len() {
+            // Some hundred microseconds at most.
             0..=SMALL => Request::parse(&body),
             _ => {
                 let parsed = self.app.workers.compute(self.deadline, move || Request::parse(&body)).await;

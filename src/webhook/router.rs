@@ -4,30 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::Body,
     extract::State,
-    http::{
-        HeaderMap, Request, StatusCode, Uri,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{Request, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
     App, State as Readiness,
+    body::{self, Held},
     review::{Hook, review},
 };
 use crate::telemetry::{HookLabels, METRICS_TYPE, RefusedLabels};
-
-/// Largest body that is read. The API server takes objects of up to 3 MiB, and an UPDATE has two.
-pub const MAX_BODY: usize = 8 << 20;
 
 /// What a hook without `?timeout=` is given; the API server always sends one.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,8 +57,15 @@ pub fn router(app: Arc<App>) -> Router {
 async fn serve_hook(hook: Hook, State(app): State<Arc<App>>, request: Request<Body>) -> Response {
     let begun = Instant::now();
     let deadline = begun + time_for(request.uri());
-    let answered = match body(&app, request, deadline).await {
-        Ok(Held { bytes, _room: room }) => {
+    let read = match app.state() {
+        Readiness::Starting => {
+            let message = "not ready: policies or facts are still being loaded";
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", message))
+        }
+        _ => body::read(&app.room, request, deadline).await,
+    };
+    let answered = match read {
+        Ok(Held { bytes, room }) => {
             let answered = review(&app, hook, bytes, deadline).await;
             drop(room);
             answered
@@ -86,65 +84,6 @@ async fn serve_hook(hook: Hook, State(app): State<Arc<App>>, request: Request<Bo
             (status, format!("surefoot: {message}\n")).into_response()
         }
     }
-}
-
-/// The whole body, once it is clear that it is worth reading.
-async fn body(app: &App, request: Request<Body>, deadline: Instant) -> Result<Held, Refusal> {
-    if app.state() == Readiness::Starting {
-        let message = "not ready: policies or facts are still being loaded";
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", message));
-    }
-    if !is_json(request.headers()) {
-        let message = "the content type of an AdmissionReview is application/json";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", message));
-    }
-    let too_large = || {
-        let message = format!("the body is larger than {} MiB", MAX_BODY >> 20);
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
-    };
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
-    }
-    let mut frames = Limited::new(request.into_body(), MAX_BODY);
-    let mut bytes = Vec::new();
-    let mut room: Option<OwnedSemaphorePermit> = None;
-    loop {
-        let frame = match timeout_at(deadline, frames.frame()).await {
-            Ok(None) => return Ok(Held { bytes: bytes.into(), _room: room }),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Some(Err(_))) => {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "malformed", "the body ended early"));
-            }
-            Err(_) => {
-                let message = "the body did not arrive within the time of the request";
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "slow-body", message));
-            }
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        let more = timeout_at(deadline, app.room(data.len())).await.ok().flatten().ok_or_else(|| {
-            let message = "overloaded: the requests that are being judged fill the memory that is set aside for them";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-room", message)
-        })?;
-        match &mut room {
-            None => room = Some(more),
-            Some(room) => room.merge(more),
-        }
-        bytes.extend_from_slice(&data);
-    }
-}
-
-/// A body, and the room that it takes until its request has been answered.
-struct Held {
-    bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-/// `application/json`, with or without parameters.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// How long this request may be worked on: `?timeout=3s` less what the answer needs on its way back.
@@ -200,20 +139,5 @@ mod tests {
         ] {
             assert_eq!(time_for(&uri.parse().unwrap()), Duration::from_millis(milliseconds), "{uri}");
         }
-    }
-
-    #[test]
-    fn content_types() {
-        for (value, good) in [
-            ("application/json", true),
-            ("Application/JSON; charset=utf-8", true),
-            ("application/jsonp", false),
-            ("text/plain", false),
-            ("", false),
-        ] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]);
-            assert_eq!(is_json(&headers), good, "{value}");
-        }
-        assert!(!is_json(&HeaderMap::new()));
     }
 }

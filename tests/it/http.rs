@@ -7,7 +7,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -309,37 +312,63 @@ fn large_and_slow_bodies_end() -> Result<()> {
 
 fn bodies_have_a_bounded_room_together() -> Result<()> {
     let server = Server::ready()?;
+    let stop = AtomicBool::new(false);
     let head = format!(
-        "POST /validate?timeout=25s HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {MAX_BODY}\r\n\r\n"
+        "POST /validate?timeout=30s HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: {MAX_BODY}\r\n\r\n"
     );
-    // Four that are as large as one may be, but for their ends.
-    let most = vec![b' '; MAX_BODY - 50];
-    let mut held = Vec::new();
-    for _ in 0..4 {
+    let stall = || -> Result<u16> {
         let mut stream = server.connect()?;
         stream.write_all(head.as_bytes())?;
-        stream.write_all(&most)?;
+        stream.write_all(b"{")?;
         stream.flush()?;
-        held.push(stream);
-    }
-    let small = review("CREATE").to_string().into_bytes();
-    let begun = Instant::now();
-    loop {
-        let answer = server.post("/validate?timeout=200ms", &small)?;
-        if answer.status == 503
-            && answer.body.contains("overloaded: the requests that are being judged fill the memory")
-        {
-            break;
+        Ok(answer(&mut stream)?.status)
+    };
+    let large = changed("/request/object/x", json!("x".repeat(1 << 20)));
+    thread::scope(|scope| {
+        // As large as one may be, but for what is in them, again and again.
+        let stalling: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    while !stop.load(Ordering::Relaxed) {
+                        let status = stall()?;
+                        ensure!(status == 408, "{status}");
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let told = (|| {
+            let begun = Instant::now();
+            // Their room is full, and says so.
+            loop {
+                let answer = server.post("/validate?timeout=200ms", &large)?;
+                if answer.status == 503 && answer.body.contains("overloaded: the requests that are being judged fill") {
+                    break;
+                }
+                ensure!(begun.elapsed() < LIMIT, "{answer:?}");
+            }
+            // Who is not as large is not kept waiting; and probes need no room.
+            while begun.elapsed() < Duration::from_secs(5) {
+                let asked = Instant::now();
+                server.serves_on()?;
+                ensure!(server.ask("GET /readyz", "", b"")?.status == 200, "not ready");
+                ensure!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+            }
+            Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        for stalling in stalling {
+            stalling.join().map_err(|_| anyhow!("panicked"))??;
         }
-        ensure!(begun.elapsed() < LIMIT, "{answer:?}");
-    }
-    // Probes need no room; and what is given back counts at once, also from a client that has gone.
-    ensure!(server.ask("GET /readyz", "", b"")?.status == 200, "not ready");
-    held.pop();
-    let answer = server.post("/validate?timeout=20s", &small)?;
+        told
+    })?;
+    // What was given back counts at once.
+    let answer = server.post("/validate?timeout=20s", &large)?;
     ensure!(answer.status == 200, "{answer:?}");
     let metrics = server.ask("GET /metrics", "", b"")?.body;
-    ensure!(metrics.contains("surefoot_refused_requests_total{reason=\"no-room\"}"), "{metrics}");
+    for reason in ["no-room", "slow-body"] {
+        ensure!(metrics.contains(&format!("surefoot_refused_requests_total{{reason=\"{reason}\"}}")), "{metrics}");
+    }
     Ok(())
 }
 
