@@ -190,12 +190,13 @@ impl Broken {
     }
 }
 
+/// How the message about an evaluation that was stopped begins.
+pub(super) const OVERRAN: &str = "did not end within";
+
 /// Why an evaluation that might take `limit` gave no value.
 fn stopped(error: &anyhow::Error, limit: Duration) -> Broken {
     match error.chain().find_map(|cause| cause.downcast_ref()) {
-        Some(LimitError::TimeLimitExceeded { .. }) => {
-            Broken::unplaced(format!("did not end within {} ms", limit.as_millis()))
-        }
+        Some(LimitError::TimeLimitExceeded { .. }) => Broken::unplaced(format!("{OVERRAN} {} ms", limit.as_millis())),
         _ => broken(error),
     }
 }

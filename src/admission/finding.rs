@@ -72,6 +72,13 @@ pub struct Failure {
     pub level: Level,
 }
 
+impl Failure {
+    /// It was stopped because it took too long: asked about something else it will mostly do the same.
+    pub fn is_overrun(&self) -> bool {
+        self.message.starts_with(super::engine::OVERRAN)
+    }
+}
+
 /// A policy that was not run because a fact it needs cannot be known here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Skipped {

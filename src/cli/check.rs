@@ -13,7 +13,7 @@ use super::{
     ClusterArgs, Outcome,
     around::Around,
     baseline, help,
-    judge::{Judge, Subject},
+    judge::{Aside, Judge, Subject},
     live::{self, Cluster},
     load::{self, Unusable},
     report::{self, Report},
@@ -146,11 +146,11 @@ impl Check {
         let baseline = match &self.baseline {
             Some(dir) => {
                 let (set, config) = baseline::policies(dir, &config)?;
-                Some(Judge { set, policies: Some(dir.clone()), config, with_defaults, now })
+                Some(Judge { set, policies: Some(dir.clone()), config, with_defaults, now, aside: Aside::default() })
             }
             None => None,
         };
-        Ok((Judge { set, policies, config, with_defaults, now }, baseline))
+        Ok((Judge { set, policies, config, with_defaults, now, aside: Aside::default() }, baseline))
     }
 
     /// One document is plain JSON, as `opa eval --input` takes it; several are a YAML stream of JSON documents, as conftest

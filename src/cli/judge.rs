@@ -2,9 +2,11 @@
 //! known here.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +19,7 @@ use super::{
     source::{Manifests, Object, Problem, decode, set, tree::Places},
 };
 use crate::{
-    admission::{self, Facts, Finding, Level, Operation, Policy, PolicySet, Request},
+    admission::{self, Facts, Failure, Finding, Level, Limits, Operation, Policy, PolicySet, Request, Watch},
     config::Config,
     template::{Json, defaulter, json},
 };
@@ -34,6 +36,33 @@ pub(super) struct Judge {
     /// Add what the policies would add before they judge.
     pub(super) with_defaults: bool,
     pub(super) now: Timestamp,
+    pub(super) aside: Aside,
+}
+
+/// Policies that overran their time once in this run, by package: they are not asked again, or a folder of Deployments
+/// would wait for them as often as it has any.
+#[derive(Default)]
+pub(super) struct Aside(RefCell<BTreeMap<String, Failure>>);
+
+impl Aside {
+    /// What the next evaluation may spend, and on which policies.
+    fn limits(&self) -> Limits {
+        let barred = self.0.borrow().keys().cloned().collect();
+        Limits { time: LIMIT, watch: Some(Arc::new(Watch::barring(barred))) }
+    }
+
+    /// Sets aside what overran. For a policy that was not asked, what it did when it was.
+    fn note(&self, failures: Vec<Failure>) -> Vec<Failure> {
+        let noted = |failure: Failure| {
+            let (mut aside, package) = (self.0.borrow_mut(), failure.policy.replace('-', "_"));
+            if failure.is_overrun() && !aside.contains_key(&package) {
+                let message = format!("{}; it is not asked again in this run", failure.message);
+                aside.insert(package.clone(), Failure { message, ..failure.clone() });
+            }
+            aside.get(&package).map_or(failure.clone(), |known| Failure { level: failure.level, ..known.clone() })
+        };
+        failures.into_iter().map(noted).collect()
+    }
 }
 
 /// One Deployment that is to be judged.
@@ -186,8 +215,9 @@ impl Judge {
     fn one(&self, subject: &Subject, applied: &mut Applied) -> Outcome {
         let (mut outcome, request) = self.request(subject, applied);
         if let Some(request) = request {
-            let verdict = admission::validate(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
-            outcome.failures.extend(verdict.failures);
+            let limits = self.aside.limits();
+            let verdict = admission::validate(&self.set, &request, &subject.facts, &self.config, self.now, limits);
+            outcome.failures.extend(self.aside.note(verdict.failures));
             outcome.findings.extend(verdict.findings);
             (outcome.notes, outcome.skipped) = (verdict.notes, verdict.skipped);
         }
@@ -221,11 +251,12 @@ impl Judge {
             }
         };
         if self.with_defaults {
-            let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, LIMIT);
+            let limits = self.aside.limits();
+            let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, limits);
             // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
             request = request.with_object(defaulter::defaulted(&added.object));
             outcome.defaults = added.added;
-            outcome.failures = added.failures;
+            outcome.failures = self.aside.note(added.failures);
         }
         applied.extend(key.map(|key| (key, request.object().clone())));
         (outcome, Some(request))
@@ -267,7 +298,7 @@ struct Outcome {
     findings: Vec<Finding>,
     defaults: Vec<admission::DefaultValue>,
     notes: Vec<String>,
-    failures: Vec<admission::Failure>,
+    failures: Vec<Failure>,
     skipped: Vec<admission::Skipped>,
 }
 
@@ -337,7 +368,7 @@ mod tests {
         let config = Config::parse(text, "config.yaml").unwrap();
         let set = PolicySet::load(PolicySet::built_in_sources(), &config).unwrap();
         let now = "2026-11-22T15:16:00Z".parse().unwrap();
-        Judge { set, policies: None, config, with_defaults: true, now }
+        Judge { set, policies: None, config, with_defaults: true, now, aside: Aside::default() }
     }
 
     fn judged(judge: &Judge, texts: &[String]) -> Report {

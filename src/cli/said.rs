@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     around::Around,
-    judge::{Judge, Subject},
+    judge::{Aside, Judge, Subject},
     report::{self, Report},
     source,
 };
@@ -37,7 +37,8 @@ pub fn said(set: PolicySet, text: &[u8], now: Timestamp) -> anyhow::Result<Said>
     let mut found = source::read(&[PathBuf::from("-")], &mut stdin, "default");
     let around = Around::new(&found, None);
     let subjects = Subject::given(&mut found, &around);
-    let judge = Judge { set, policies: None, config: Config::default(), with_defaults: true, now };
+    let judge =
+        Judge { set, policies: None, config: Config::default(), with_defaults: true, now, aside: Aside::default() };
     let report = Report { files: found.files, problems: found.problems, ..judge.all(&subjects) };
     Ok(Said {
         text: report::text::render_problems(&report) + &report::text::render(&report),

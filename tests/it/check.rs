@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check::stdin_lists_json_and_folders", stdin_lists_json_and_folders),
         trial("check::policies_and_configuration_that_do_not_load", policies_and_configuration_that_do_not_load),
         trial("check::a_policy_that_breaks_refuses_and_says_so", a_policy_that_breaks_refuses_and_says_so),
+        trial("check::an_endless_policy_costs_its_time_once", an_endless_policy_costs_its_time_once),
         trial("check::peers_come_from_the_files", peers_come_from_the_files),
         trial("check::given_again_is_an_update", given_again_is_an_update),
         trial("check::nothing_to_judge", nothing_to_judge),
@@ -318,6 +319,26 @@ fn a_policy_that_breaks_refuses_and_says_so() -> anyhow::Result<()> {
     let json = surefoot(folder.path(), &["check", "x.yaml", "--policies", "mine", "-o", "json"], "")?.json()?;
     ensure!(json["failures"][0]["policy"] == "owner" && json["failures"][0]["line"] == 7, "{}", json["failures"]);
     ensure!(json["objects"][0]["verdict"] == "denied", "{json}");
+    Ok(())
+}
+
+/// Five seconds for one, not for each of the Deployments; all of them are refused, because a verdict is missing.
+fn an_endless_policy_costs_its_time_once() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let endless = "deny contains {\"msg\": \"x\"} if {\n\tsome a in numbers.range(1, 30000)\n\tsome b in numbers.range(1, 30000)\n\ta * b < 0\n}";
+    policy(folder.path(), endless)?;
+    const COUNT: usize = 20;
+    let all: Vec<String> =
+        (0..COUNT).map(|number| DEPLOYMENT.replace("name: churn,", &format!("name: churn-{number},"))).collect();
+    let started = std::time::Instant::now();
+    let run = surefoot(folder.path(), &["check", "-", "--policies", "mine", "-o", "json"], &all.join("---\n"))?;
+    ensure!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+    let report = run.json()?;
+    let failures = report["failures"].as_array().context("failures")?;
+    let told = failures[0]["message"].as_str().unwrap_or_default();
+    ensure!(failures.len() == 1 && told.ends_with("it is not asked again in this run"), "{failures:#?}");
+    let denied = report["objects"].as_array().into_iter().flatten().filter(|it| it["verdict"] == "denied").count();
+    ensure!(run.code == Some(2) && denied == COUNT, "{:?}, {denied} denied", run.code);
     Ok(())
 }
 

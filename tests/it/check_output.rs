@@ -17,6 +17,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check_output::sarif", sarif),
         trial("check_output::sarif_fingerprints_stay", sarif_fingerprints_stay),
         trial("check_output::junit", junit),
+        trial("check_output::names_give_no_commands", names_give_no_commands),
+        trial("check_output::a_file_of_one_line", a_file_of_one_line),
         trial("check_output::exemptions_are_said", exemptions_are_said),
     ]
 }
@@ -125,6 +127,65 @@ fn junit() -> anyhow::Result<()> {
     ensure!(child(failed, "failure").is_some_and(|text| text.contains("a.yaml:18:9")), "{}", run.stdout);
     ensure!(child(warned, "system-out").is_some_and(|text| text.contains("probes/one-handler")), "{}", run.stdout);
     ensure!(child(warned, "failure").is_none() && child(unread, "error").is_some(), "{}", run.stdout);
+    Ok(())
+}
+
+/// Names that move a cursor, or begin a line that a runner obeys.
+fn names_give_no_commands() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let odd = r#"name: "x\n::error::owned \e[31mred\a ##[add-mask]y \u202e""#;
+    let text = SAFE
+        .replace("name: churn\n", &format!("{odd}\n"))
+        .replace("namespace: shop", r#"namespace: "shop\n::warning::x""#)
+        .replace("name: model", odd)
+        .replace("        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}\n", "");
+    fs::write(folder.path().join("n\n::error::b\u{1b}[2J##[group]c.yaml"), format!("{text}# ##[group]\n"))?;
+    fs::write(folder.path().join("b\n::error::b.yaml"), "kind: Deployment\nkind: Deployment\n")?;
+    let config = "apiVersion: surefoot.dev/v1\nkind: Config\nexemptions:\n- {policies: [probes], namespace: \"shop\\n::warning::x\", \
+                  name: \"*\", reason: \"x\\n::error::y\", until: 2099-01-31}\n";
+    fs::create_dir(folder.path().join(".c"))?;
+    fs::write(folder.path().join(".c/config.yaml"), config)?;
+    for arguments in
+        [&["check", "."][..], &["check", ".", "-o", "github"], &["check", ".", "--config", ".c/config.yaml"]]
+    {
+        let run = surefoot(folder.path(), arguments, "")?;
+        let all = format!("{}{}", run.stdout, run.stderr);
+        ensure!(run.code == Some(2), "{arguments:?}: {all}");
+        let odd = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        // In a command nothing looks for another one.
+        let old = all.lines().any(|line| !line.starts_with("::") && line.contains("##["));
+        ensure!(!all.contains(odd) && !old, "{arguments:?}: {all:?}");
+        let commands = all.lines().filter(|line| line.trim_start().starts_with("::"));
+        let forged = commands.filter(|line| !line.starts_with("::error file=") && !line.starts_with("::warning file="));
+        ensure!(forged.count() == 0, "{arguments:?}: {all}");
+        ensure!(all.contains(r"\n::error::owned \u{1b}[31mred\u{7}"), "{arguments:?}: {all}");
+    }
+    Ok(())
+}
+
+/// What `kubectl get -o json` gives when it is piped through `jq -c`: no longer to show than the same on many lines.
+fn a_file_of_one_line() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let containers: Vec<Value> =
+        (0..600).map(|number| serde_json::json!({"name": format!("m{number}"), "image": "x"})).collect();
+    let mut object: Value = serde_saphyr::from_str(SAFE)?;
+    object["spec"]["template"]["spec"]["containers"] = containers.into();
+    let timed = |text: String| -> anyhow::Result<(String, std::time::Duration)> {
+        let started = std::time::Instant::now();
+        let run = surefoot(folder.path(), &["check", "-"], &text)?;
+        ensure!(run.code == Some(1), "{}", run.stderr);
+        Ok((run.stdout, started.elapsed()))
+    };
+    let (text, one) = timed(object.to_string())?;
+    let (_, many) = timed(format!("{object:#}"))?;
+    ensure!(one < many * 4 + std::time::Duration::from_secs(2), "one line {one:?}, many {many:?}");
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    ensure!(widest < 260, "a line of {widest} characters");
+    let excerpt = text.lines().find(|line| line.starts_with("1 | …")).context("no excerpt")?;
+    let caret = text.lines().find(|line| line.starts_with("  | ") && line.contains('^')).context("no caret")?;
+    let (at, length) = (caret.find('^').context("a caret")?, caret.matches('^').count());
+    let under: String = excerpt.chars().skip(at).take(length).collect();
+    ensure!(under.starts_with('{') || under.starts_with('"'), "{excerpt}\n{caret}");
     Ok(())
 }
 

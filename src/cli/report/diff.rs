@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use similar::TextDiff;
 
-use super::Judged;
+use super::{Judged, shown};
 use crate::{
     cli::source::tree::{Places, escape},
     template::{Json, json},
@@ -30,7 +30,7 @@ pub(super) fn diff(judged: &Judged, file: &str) -> anyhow::Result<String> {
         put(&mut after, &steps, &default.value);
     }
     let (before, after) = (yaml(given, places)?, yaml(&after, places)?);
-    let name = format!("{file} ({})", judged.title());
+    let name = format!("{} ({})", shown::line(file), judged.title());
     let diff = TextDiff::from_lines(&before, &after);
     let text = diff.unified_diff().context_radius(3).header(&name, &format!("{name} with defaults")).to_string();
     Ok(text.lines().map(coloured).collect())

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, text};
+use super::{Report, shown, text};
 use crate::admission::{Failure, Level, notation};
 
 /// The report, a command in a line.
@@ -10,33 +10,33 @@ pub(in crate::cli) fn render(report: &Report) -> String {
     let mut out = String::new();
     for problem in &report.problems {
         let place = problem.place.map(|place| (place.line, place.column));
-        command(&mut out, "error", &problem.file, place, "surefoot", &problem.message);
+        command(&mut out, "error", &problem.file, place, "surefoot", &shown::line(&problem.message));
     }
     for Failure { policy, file, line, column, message, level: _ } in &report.failures {
         let title = if policy.is_empty() { "surefoot".to_owned() } else { format!("policy {policy} is broken") };
         let place = (*line > 0).then_some((*line as usize, *column as usize));
-        command(&mut out, "error", file, place, &title, message);
+        command(&mut out, "error", file, place, &title, &shown::line(message));
     }
     for judged in &report.judged {
         for finding in &judged.findings {
             let kind = if finding.level == Level::Deny { "error" } else { "warning" };
-            let mut message = finding.message.clone();
+            let mut message = shown::line(&finding.message).into_owned();
             let (file, place) = match report.place_in_file(judged, finding) {
                 Some((file, place)) => (file.name.as_str(), Some((place.line, place.column))),
                 None => ("", None),
             };
             let _ = write!(message, "\n{}", judged.title());
             if !finding.path.is_empty() {
-                let _ = write!(message, ": {}", notation(&finding.path));
+                let _ = write!(message, ": {}", shown::line(&notation(&finding.path)));
             }
             if !finding.fix.is_empty() {
-                let _ = write!(message, "\nfix: {}", finding.fix);
+                let _ = write!(message, "\nfix: {}", shown::lines(&finding.fix));
             }
             command(&mut out, kind, file, place, &finding.name(), &message);
         }
     }
     for notice in &report.notices {
-        command(&mut out, "notice", "", None, "surefoot", notice);
+        command(&mut out, "notice", "", None, "surefoot", &shown::line(notice));
     }
     out + &text::summary(report)
 }

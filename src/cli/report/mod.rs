@@ -13,10 +13,12 @@ use crate::{
 };
 
 mod diff;
+mod excerpt;
 pub(super) mod github;
 pub(super) mod json;
 pub(super) mod junit;
 pub(super) mod sarif;
+mod shown;
 pub(super) mod suites;
 pub(super) mod text;
 
@@ -126,10 +128,11 @@ impl Judged {
     /// `Deployment shop/churn`, `Namespace shop`.
     fn title(&self) -> String {
         let Object { kind, .. } = self.object.as_ref();
-        match self.is_deployment() {
+        let title = match self.is_deployment() {
             true => format!("{kind} {}/{}", self.object.namespace(), self.object.name()),
             false => format!("{kind} {}", self.object.name()),
-        }
+        };
+        shown::line(&title).into_owned()
     }
 
     fn is_deployment(&self) -> bool {

@@ -99,7 +99,7 @@ fn result(report: &Report, judged: &Judged, finding: &Finding, rules: &[String])
 /// From the place to the end of what is underlined.
 fn region(file: &File, Place { line, column, length }: Place) -> Value {
     let rest = || {
-        let text = file.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let text = file.line(line);
         text.chars().count().saturating_sub(column.saturating_sub(1))
     };
     let length = length.unwrap_or_else(rest);

@@ -1,12 +1,15 @@
 //! Text for a terminal: a block for each finding as rustc shows it, a line for each Deployment, one for the verdict.
 //! Nothing but the verdict when all is well.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
-use annotate_snippets::{AnnotationKind, Group, Level as Severity, Renderer, Snippet};
+use annotate_snippets::{Group, Level as Severity, Renderer};
 use anstyle::{AnsiColor, Style};
 
-use super::{Change, Judged, Report, diff};
+use super::{Change, Judged, Report, diff, excerpt, shown};
 use crate::{
     admission::{Failure, Finding, Level, Skipped, notation},
     cli::source::{File, Problem, tree::Place},
@@ -34,7 +37,7 @@ pub(in crate::cli) fn render_problems(report: &Report) -> String {
         let file = report.files.iter().find(|file| file.name == problem.file);
         unreadable(problem, file)
     });
-    let notices = report.notices.iter().map(|notice| format!("{MIXED}note{MIXED:#}: {notice}\n"));
+    let notices = report.notices.iter().map(|notice| format!("{MIXED}note{MIXED:#}: {}\n", shown::line(notice)));
     unread.chain(report.failures.iter().map(broken)).chain(notices).collect()
 }
 
@@ -90,7 +93,8 @@ fn write_namespaces(report: &Report, out: &mut String) -> fmt::Result {
 fn write_changes(report: &Report, out: &mut String) -> fmt::Result {
     let place = |judged: &Judged| {
         let (file, name) = (report.file_of(judged), format!("{}/{}", judged.object.namespace(), judged.object.name()));
-        if file.is_cluster() { name } else { format!("{}    {name}", file.name) }
+        let name = if file.is_cluster() { name } else { format!("{}    {name}", file.name) };
+        shown::line(&name).into_owned()
     };
     let width = report.judged.iter().map(|judged| place(judged).chars().count()).max().unwrap_or(0);
     for (judged, change) in report.judged.iter().filter_map(|judged| Some((judged, judged.change.as_ref()?))) {
@@ -165,7 +169,7 @@ fn write_findings(report: &Report, judged: &Judged, out: &mut String) -> fmt::Re
     // What the guard label says wrong is said of its namespace.
     let of_guard = report.guards.get(judged.object.namespace()).map(guard);
     for note in judged.notes.iter().filter(|note| of_guard.as_ref() != Some(note)) {
-        writeln!(out, "{MIXED}note{MIXED:#}: {}: {note}", judged.title())?;
+        writeln!(out, "{MIXED}note{MIXED:#}: {}: {}", judged.title(), shown::line(note))?;
     }
     if report.diffs {
         // What cannot be written as YAML has been said in JSON.
@@ -177,33 +181,36 @@ fn write_findings(report: &Report, judged: &Judged, out: &mut String) -> fmt::Re
 /// `error[probes/no-readiness]: …` with the line and a caret, or for what is in no file its place in words.
 fn block(report: &Report, judged: &Judged, finding: &Finding) -> String {
     let severity = if finding.level == Level::Deny { Severity::ERROR } else { Severity::WARNING };
-    let title = severity.primary_title(&finding.message).id(finding.name());
+    let title = severity.primary_title(shown::line(&finding.message)).id(finding.name());
     let place = match notation(&finding.path) {
         path if path.is_empty() => judged.title(),
-        path => format!("{}, {path}", judged.title()),
+        path => format!("{}, {}", judged.title(), shown::line(&path)),
     };
     let mut group = Group::with_title(title);
     group = match report.place_in_file(judged, finding) {
-        Some((file, place)) => group.element(excerpt(file, place, notation(&finding.path))),
+        Some((file, place)) => {
+            group.element(excerpt::of(file, place, shown::line(&notation(&finding.path)).into_owned()))
+        }
         None => group.element(Severity::NOTE.with_name("at").message(&place)),
     };
     if !finding.fix.is_empty() {
-        group = group.element(Severity::HELP.with_name("fix").message(&finding.fix));
+        group = group.element(Severity::HELP.with_name("fix").message(shown::lines(&finding.fix)));
     }
     Renderer::styled().render(&[group]) + "\n"
 }
 
 fn unreadable(problem: &Problem, file: Option<&File>) -> String {
+    let (name, message) = (shown::line(&problem.file), shown::line(&problem.message));
     match (file, problem.place) {
         (Some(file), Some(place)) => {
-            let title = Severity::ERROR.primary_title(&problem.message);
-            let group = Group::with_title(title).element(excerpt(file, place, String::new()));
+            let title = Severity::ERROR.primary_title(message);
+            let group = Group::with_title(title).element(excerpt::of(file, place, String::new()));
             Renderer::styled().render(&[group]) + "\n\n"
         }
         (_, Some(Place { line, column, .. })) => {
-            format!("{BAD}error{BAD:#}: {}:{line}:{column}: {}\n", problem.file, problem.message)
+            format!("{BAD}error{BAD:#}: {name}:{line}:{column}: {message}\n")
         }
-        (_, None) => format!("{BAD}error{BAD:#}: {}: {}\n", problem.file, problem.message),
+        (_, None) => format!("{BAD}error{BAD:#}: {name}: {message}\n"),
     }
 }
 
@@ -215,24 +222,7 @@ fn broken(failure: &Failure) -> String {
         (file, 0) => format!("{file}: "),
         (file, line) => format!("{file}:{line}:{column}: "),
     };
-    format!("{BAD}error{BAD:#}: {policy}{place}{message}\n")
-}
-
-/// One line of the file with carets under `place`.
-fn excerpt(file: &File, place: Place, label: String) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
-    let line = file.text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
-    let line = line.strip_prefix('\u{feff}').unwrap_or(line);
-    let byte = |chars: usize| line.char_indices().nth(chars).map_or(line.len(), |(at, _)| at);
-    let start = byte(place.column.saturating_sub(1));
-    let end = match place.length {
-        Some(length) => byte(place.column.saturating_sub(1) + length),
-        // The whole of a one-line file says nothing: its beginning does.
-        None => (start + line[start..].split(" #").next().unwrap_or_default().trim_end().len())
-            .min(byte(place.column.saturating_sub(1) + 40)),
-    };
-    let caret = AnnotationKind::Primary.span(start..end.max(start));
-    let caret = if label.is_empty() { caret } else { caret.label(label) };
-    Snippet::source(line).path(&file.name).line_start(place.line).annotation(caret)
+    format!("{BAD}error{BAD:#}: {policy}{}{}\n", shown::line(&place), shown::line(message))
 }
 
 /// A line for each Deployment, its columns aligned.
@@ -250,7 +240,7 @@ fn write_table(report: &Report, judged: &[&Judged], out: &mut String) -> fmt::Re
 }
 
 struct Row<'a> {
-    file: &'a str,
+    file: Cow<'a, str>,
     name: String,
     state: String,
     style: Style,
@@ -261,7 +251,7 @@ impl<'a> Row<'a> {
     fn new(report: &'a Report, judged: &'a Judged) -> Self {
         let (state, style) = state(judged);
         let file = report.file_of(judged);
-        let file = if file.is_cluster() { "" } else { &file.name };
+        let file = if file.is_cluster() { Cow::Borrowed("") } else { shown::line(&file.name) };
         Self { file, name: judged.title(), state, style, more: more(judged, report.diffs) }
     }
 }
@@ -341,7 +331,7 @@ fn exemptions(report: &Report) -> Vec<String> {
     let line = |(what, entry, count): (String, &Exemption, usize)| {
         format!("exempted: {} of {what} until {} ({})", plural(count, "finding"), entry.until, entry.reason)
     };
-    entries.into_iter().map(line).collect()
+    entries.into_iter().map(|entry| shown::line(&line(entry)).into_owned()).collect()
 }
 
 fn plural(count: usize, what: &str) -> String {
@@ -373,7 +363,7 @@ spec:
                 object.file = report.files.len();
                 report.judged.push(Judged::of(object));
             }
-            report.files.push(File { name: (*name).to_owned(), text: (*text).to_owned() });
+            report.files.push(File::new(*name, *text));
         }
         report
     }
@@ -437,7 +427,7 @@ skipped: one-at-a-time needs history (--cluster)
 
     #[test]
     fn places_beyond_the_text_do_not_break_the_report() {
-        let file = File { name: "x".into(), text: "a: ä\n".into() };
+        let file = File::new("x", "a: ä\n");
         for (line, column, length) in [(0, 0, None), (1, 4, Some(1)), (1, 40, Some(9)), (7, 1, None), (1, 4, Some(0))] {
             let place = Place { line, column, length };
             let problem = Problem { file: "x".into(), place: Some(place), message: "bad".into() };

@@ -49,13 +49,31 @@ pub(super) struct File {
     /// As the user would name it.
     pub(super) name: String,
     /// Empty for what was read from a live cluster.
-    pub(super) text: String,
+    text: String,
+    /// Where each line begins, in bytes.
+    lines: Vec<usize>,
 }
 
 impl File {
+    pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let (name, text) = (name.into(), text.into());
+        let mut lines = vec![if text.starts_with('\u{feff}') { 3 } else { 0 }];
+        lines.extend(text.match_indices('\n').map(|(end, _)| end + 1));
+        Self { name, text, lines }
+    }
+
     /// What stands for a live cluster among the files.
     pub(super) fn cluster() -> Self {
-        Self { name: "cluster".to_owned(), text: String::new() }
+        Self::new("cluster", "")
+    }
+
+    /// A line, from 1; empty where there is none.
+    pub(super) fn line(&self, number: usize) -> &str {
+        let start = |number: usize| self.lines.get(number).copied();
+        let Some(from) = number.checked_sub(1).and_then(start) else { return "" };
+        let line = &self.text[from..start(number).unwrap_or(self.text.len())];
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        line.strip_suffix('\r').unwrap_or(line)
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -217,7 +235,7 @@ impl Manifests {
         if let Some(why) = passed {
             return self.passed.push(Passed { file: name, why });
         }
-        self.files.push(File { name, text });
+        self.files.push(File::new(name, text));
         self.add_documents(documents);
     }
 

@@ -20,7 +20,7 @@ use crate::{
     },
     cli::{
         Outcome,
-        judge::Judge,
+        judge::{Aside, Judge},
         load::{self, Unusable},
     },
 };
@@ -149,8 +149,14 @@ impl Set {
             self.rows.entry(group(&policy.path)).or_default();
         }
         self.unit_tests(args, dir, &tests);
-        let judge =
-            Judge { set: policies, policies: Some(dir.to_owned()), config, with_defaults: true, now: Timestamp::now() };
+        let judge = Judge {
+            set: policies,
+            policies: Some(dir.to_owned()),
+            config,
+            with_defaults: true,
+            now: Timestamp::now(),
+            aside: Aside::default(),
+        };
         let ended = tests.iter().filter(|test| args.run.is_none() && self.ended(&test.name, args.timeout));
         let ended: Vec<&testing::Test> = ended.collect();
         let coverage = thread::scope(|scope| {
