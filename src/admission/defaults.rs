@@ -13,6 +13,7 @@ use super::{
     policy_set::Policy,
     raw,
     settings::plain,
+    stamps,
     validate::{Scope, failure, misshapen},
     wire::{Operation, Via},
 };
@@ -48,16 +49,16 @@ pub fn default(
     now: Timestamp,
     limits: impl Into<Limits>,
 ) -> Defaulting {
-    let given = request.object();
+    let (given, request) = (request.object(), &stamps::without(request, set.unseen()));
     let nothing = Defaulting {
         added: Vec::new(),
-        object: given.clone(),
+        object: request.object().clone(),
         patch: Patch(Vec::new()),
         failures: Vec::new(),
         warnings: Vec::new(),
     };
     let Some(scope) = Scope::new(request, facts, config, now).filter(|scope| starts_rollout(scope, facts)) else {
-        return nothing;
+        return Defaulting { object: given.clone(), ..nothing };
     };
     let mut fold = Fold { scope, result: nothing };
     let mut session = Session::new(limits);
@@ -136,6 +137,7 @@ impl Fold<'_> {
         if scope.guard != Guard::Audit {
             result.warnings = warnings(&result, verb);
         }
+        stamps::put_back(&mut result.object, given);
         if scope.guard != Guard::Enforce {
             result.object = given.clone();
             result.added.clear();

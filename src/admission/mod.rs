@@ -31,6 +31,7 @@ pub mod policy_set;
 mod quarantine;
 mod raw;
 mod settings;
+mod stamps;
 pub mod testing;
 mod validate;
 pub mod wire;

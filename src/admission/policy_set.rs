@@ -18,6 +18,7 @@ use super::{
     gate::{self, Module, References},
     metadata::{self, Metadata, Need},
     settings::{self, Settings},
+    stamps,
     testing::{TestOutcome, Tests},
     validate::failure,
     wire::{Request, tree},
@@ -72,6 +73,7 @@ impl std::error::Error for LoadErrors {}
 pub struct PolicySet {
     pub(super) policies: Vec<Policy>,
     digest: String,
+    unseen: Vec<&'static str>,
 }
 
 /// One policy of a set.
@@ -192,7 +194,8 @@ impl PolicySet {
         compiled.map_err(|broken| LoadErrors(vec![located(broken, sources)]))?;
         let tests: Vec<&str> = modules.iter().filter(|m| role(m) == Role::Test).map(|m| m.file.as_str()).collect();
         let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
-        let mut set = Self { policies: packages, digest: digest(&rest, config) };
+        let (digest, unseen) = (digest(&rest, config), stamps::unseen(&rest, config));
+        let mut set = Self { policies: packages, digest, unseen };
         set.learn_parameters(config, sources)?;
         Ok((set, engine))
     }
@@ -214,6 +217,13 @@ impl PolicySet {
     /// tests left out) and over what the configuration says, not how.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// What the API server stamps on each request anew and no policy of this set names: `creationTimestamp`, `generation`,
+    /// `resourceVersion`, `uid`. Policies do not see it, and verdicts do not depend on it; in `metadata`, and `uid` in the
+    /// request too.
+    pub fn unseen(&self) -> &[&'static str] {
+        &self.unseen
     }
 
     /// What the rules of one policy give for an input document, unweighed: `{"deny": […], "warn": […], "defaults": […]}`,

@@ -15,6 +15,7 @@ use super::{
     quarantine,
     raw::{self, Complaint},
     settings::Effective,
+    stamps,
     wire::{Operation, Via, tree},
 };
 use crate::{
@@ -32,6 +33,7 @@ pub fn validate(
     limits: impl Into<Limits>,
 ) -> Verdict {
     let mut verdict = Verdict::default();
+    let request = &stamps::without(request, set.unseen());
     let Some(scope) = Scope::new(request, facts, config, now) else { return verdict };
     verdict.notes.extend(scope.notes());
     verdict.notes.extend(scope.overrides_not_judged(set));

@@ -177,8 +177,13 @@ impl Request {
 
     /// The same request with another object, e.g. after defaults were added.
     pub fn with_object(&self, object: Json) -> Self {
+        self.with_tree(|tree| set(tree, "object", object))
+    }
+
+    /// The same request with its tree changed.
+    pub(super) fn with_tree(&self, change: impl FnOnce(&mut Json)) -> Self {
         let mut changed = self.clone();
-        set(&mut changed.tree, "object", object);
+        change(&mut changed.tree);
         changed
     }
 

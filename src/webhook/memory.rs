@@ -1,7 +1,8 @@
 //! Verdicts that were given, for when the same is asked again: GitOps asks for a dry run of every file, every few minutes.
 //!
-//! An answer is found by a SHA-256 of the hook and the whole body, byte for byte, without the value of `request.uid`: that is
-//! new in each request, and decides nothing. It counts only while all else that a verdict depends on is the same, which a
+//! An answer is found by a SHA-256 of the hook and the whole body, byte for byte, but for what is new in each request and
+//! decides nothing: `managedFields`, which are not read, and what the API server stamps on it, as far as no policy of the set
+//! can see it ([`PolicySet::unseen`](crate::admission::PolicySet::unseen)). It counts only while all else that a verdict depends on is the same, which a
 //! second one holds: every fact that the caches give for it now, the digest of policies and configuration, and the day, on
 //! which exemptions end. Policies themselves have no clock and no chance: such built-in functions are not compiled in.
 //!
@@ -45,30 +46,104 @@ pub(super) struct Question {
 
 impl Question {
     /// `None`: nothing to remember this by, or no review at all.
-    pub(super) fn of(hook: Hook, body: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Review<'a> {
-            #[serde(borrow)]
-            request: Uid<'a>,
+    pub(super) fn of(hook: Hook, body: &[u8], unseen: &[&str]) -> Option<Self> {
+        // Each would be another one.
+        if !unseen.contains(&"uid") {
+            return None;
         }
-        #[derive(Deserialize)]
-        struct Uid<'a> {
-            #[serde(borrow)]
-            uid: &'a RawValue,
-        }
-        let uid = serde_json::from_slice::<Review>(body).ok()?.request.uid.get();
-        let start = (uid.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-        let (before, after) = (body.get(..start)?, body.get(start + uid.len()..)?);
-        let uid = uid.strip_prefix('"')?.strip_suffix('"')?;
+        let Parts { request } = serde_json::from_slice(body).ok()?;
+        let uid = request.uid.get().strip_prefix('"')?.strip_suffix('"')?;
         if uid.is_empty() || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return None;
         }
-        let mut sum = Sha256::new();
+        let mut left_out = vec![request.uid.get()];
+        for metadata in
+            [&request.object, &request.old_object].into_iter().flatten().filter_map(|it| it.metadata.as_ref())
+        {
+            left_out.extend(metadata.managed_fields.map(RawValue::get));
+            let stamps = metadata.stamps().into_iter().filter(|(name, _)| unseen.contains(name));
+            left_out.extend(stamps.filter_map(|(_, value)| value.map(RawValue::get)).filter(|value| is_plain(value)));
+        }
+        // Where each begins in the body that it was read from.
+        let mut left_out: Vec<_> = left_out.into_iter().map(|it| (it.as_ptr() as usize, it.len())).collect();
+        left_out.sort_unstable();
+        let (mut sum, mut read) = (Sha256::new(), 0);
         sum.update(hook.name());
-        sum.update((before.len() as u64).to_be_bytes());
-        sum.update(before);
-        sum.update(after);
+        // With their lengths: bodies of the same pieces leave the same out.
+        let mut add = |piece: &[u8]| {
+            sum.update((piece.len() as u64).to_be_bytes());
+            sum.update(piece);
+        };
+        for (at, length) in left_out {
+            let start = at.checked_sub(body.as_ptr() as usize)?;
+            let piece = body.get(read..start)?;
+            // A struct may be read from a list too: what stands in one is no member.
+            if !piece.trim_ascii_end().ends_with(b":") {
+                return None;
+            }
+            add(piece);
+            read = start + length;
+        }
+        add(body.get(read..)?);
         Some(Self { sum: sum.finalize().into(), uid: uid.to_owned() })
+    }
+}
+
+/// The parts of a review that may be left out of its sum. A key that is there twice makes it none.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    request: RequestParts<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestParts<'a> {
+    #[serde(borrow)]
+    uid: &'a RawValue,
+    #[serde(borrow, default)]
+    object: Option<ObjectParts<'a>>,
+    #[serde(borrow, default)]
+    old_object: Option<ObjectParts<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ObjectParts<'a> {
+    #[serde(borrow, default)]
+    metadata: Option<Metadata<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    managed_fields: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    creation_timestamp: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    generation: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    resource_version: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uid: Option<&'a RawValue>,
+}
+
+impl<'a> Metadata<'a> {
+    fn stamps(&self) -> [(&'static str, Option<&'a RawValue>); 4] {
+        [
+            ("creationTimestamp", self.creation_timestamp),
+            ("generation", self.generation),
+            ("resourceVersion", self.resource_version),
+            ("uid", self.uid),
+        ]
+    }
+}
+
+/// As the API server writes it. What is not may make a body one that cannot be read, and that is no matter of its value.
+fn is_plain(value: &str) -> bool {
+    match value.strip_prefix('"') {
+        Some(text) => !text.contains('\\'),
+        None => value.len() < 18 && value.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
 
@@ -151,7 +226,9 @@ impl Memory {
 
     /// Keeps an answer, in place of an older one to the same question.
     pub(super) fn keep(&self, question: Question, circumstances: Sum, model: Option<String>, judged: Judged) {
-        let texts = judged.answer.to_bytes().len() + judged.why.len() + judged.findings.len() * 64;
+        let Request { uid, kind, name, namespace, user, .. } = &judged.request;
+        let head = [uid, kind, name, namespace, user].map(String::len).iter().sum::<usize>();
+        let texts = judged.answer.to_bytes().len() + judged.why.len() + judged.findings.len() * 64 + head;
         let bytes = texts + model.as_ref().map_or(0, String::len) + ENTRY;
         let mut inner = self.inner();
         if bytes <= LARGEST {
@@ -180,6 +257,8 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, json};
 
     use super::{
@@ -187,7 +266,7 @@ mod tests {
         *,
     };
     use crate::{
-        admission::{History, Level, PolicySet},
+        admission::{History, Level, PolicySet, Source},
         config::{Config, Guard},
         telemetry::HookLabels,
         template::Json,
@@ -252,7 +331,7 @@ mod tests {
             ("/request/userInfo", "username", json!("bob")),
             ("/request/userInfo", "groups", json!(["a"])),
             ("/request/object/spec", "replicas", json!(5)),
-            ("/request/object/metadata", "uid", json!("u-1")),
+            ("/request/object/metadata", "finalizers", json!(["a/b"])),
             ("/request/oldObject/spec", "replicas", json!(5)),
             ("/request/oldObject/metadata", "annotations", json!({"a": "b"})),
         ];
@@ -267,6 +346,111 @@ mod tests {
         let set = PolicySet::load(PolicySet::built_in_sources(), &config).unwrap();
         cluster.app.swap(Rules { set, config });
         assert!(!cluster.recall("/validate", &update).await.1, "policies were loaded again");
+    }
+
+    /// `review` with everything that the API server makes anew each time.
+    fn stamped(mut review: Value, stamp: usize) -> Value {
+        review["request"]["uid"] = json!(format!("u-{stamp}"));
+        for object in ["object", "oldObject"] {
+            if let Some(metadata) = review["request"][object]["metadata"].as_object_mut() {
+                metadata.insert("uid".to_owned(), json!(format!("{object}-{stamp}")));
+                metadata.insert("resourceVersion".to_owned(), json!(format!("{stamp}")));
+                metadata.insert("generation".to_owned(), json!(stamp));
+                metadata.insert("creationTimestamp".to_owned(), json!(format!("2026-11-22T15:00:0{stamp}Z")));
+                let time = format!("2026-11-22T15:00:0{stamp}Z");
+                metadata.insert(
+                    "managedFields".to_owned(),
+                    json!([{"manager": "argocd", "time": time, "fieldsV1": {"f:a": {}}}]),
+                );
+            }
+        }
+        review
+    }
+
+    fn update(new: &Value, old: &Value) -> Value {
+        let update = with(review("shop", new), "/request", "operation", json!("UPDATE"));
+        with(update, "/request", "oldObject", old.clone())
+    }
+
+    #[tokio::test]
+    async fn what_the_api_server_stamps_anew_each_time_makes_no_other_question() {
+        let cluster = Cluster::start().await;
+        for (hook, asked) in [
+            ("/validate", review("shop", &bad())),
+            ("/mutate", review("shop", &bad())),
+            ("/validate", update(&bad(), &deployment("churn", "stable", 4))),
+            ("/mutate", update(&bad(), &deployment("churn", "stable", 4))),
+        ] {
+            let (first, known) = cluster.recall(hook, &stamped(asked.clone(), 1)).await;
+            assert!(!known, "{hook}");
+            let (second, known) = cluster.recall(hook, &stamped(asked.clone(), 2)).await;
+            assert!(known, "{hook}");
+            assert_eq!(with(first, "", "uid", json!("u-2")), second);
+            let other = with(stamped(asked.clone(), 3), "/request/object/metadata", "annotations", json!({"a": "b"}));
+            assert!(!cluster.recall(hook, &other).await.1, "{hook}");
+            let late =
+                with(stamped(asked, 3), "/request/object/metadata", "deletionTimestamp", json!("2026-11-22T15:00:00Z"));
+            assert!(!cluster.recall(hook, &late).await.1, "{hook}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_what_would_be_said_now() {
+        let cluster = Cluster::start().await;
+        let load = |body: &str| {
+            let (path, text) = ("p/policy.rego".to_owned(), format!("package surefoot.p\n{body}\n"));
+            let config = Config::default();
+            let set = PolicySet::load(vec![Source { path, text }], &config).unwrap_or_else(|errors| panic!("{errors}"));
+            cluster.app.swap(Rules { set, config });
+        };
+        let rows = [
+            // (policy, does it see what is stamped)
+            ("deny contains input.request.uid", true),
+            ("deny contains x if x := input.request.object.metadata.uid", true),
+            ("deny contains \"odd\" if input.request.object.metadata.generation % 2 == 1", true),
+            ("deny contains x if x := input[\"request\"][\"oldObject\"][\"metadata\"][`resourceVersion`]", true),
+            ("f(x) := x.creationTimestamp\ndeny contains f(input.request.object.metadata)", true),
+            ("deny contains x if x := object.get(input, [\"request\", \"uid\"], \"none\")", true),
+            ("deny contains sprintf(\"%v\", [input])", false),
+            ("deny contains json.marshal(input.request)", false),
+            ("deny contains sprintf(\"%v\", [x]) if some x in input.request", false),
+            ("deny contains sprintf(\"%v\", [x]) if some x in input.request.object.metadata", false),
+            ("deny contains x if x := input.request[concat(\"\", [\"u\", \"id\"])]", false),
+            ("deny contains \"x\" if input.request.object == input.request.oldObject", false),
+            ("deny contains {\"code\": \"c\", \"msg\": \"m\", \"path\": \"/metadata\"}", false),
+            ("deny contains \"m\" if input.request.object.metadata.managedFields", false),
+            ("defaults contains {\"path\": \"/metadata\", \"value\": {\"a\": \"b\"}, \"sticky\": false}", false),
+            ("defaults contains {\"path\": \"/metadata/annotations/x\", \"value\": input.request.uid}", true),
+            (
+                "defaults contains {\"path\": \"/metadata/annotations/x\", \"value\": json.marshal(input.request)}",
+                false,
+            ),
+        ];
+        let (new, old) = (deployment("churn", "stable", 4), deployment("churn", "stable", 5));
+        let new = with(new, "/spec/template/spec/containers/0", "image", json!("r/churn:1.0.1"));
+        let mut recalled = BTreeSet::new();
+        for (body, sees) in rows {
+            for hook in ["/validate", "/mutate"] {
+                for asked in [update(&new, &old), update(&new, &new), review("shop", &new)] {
+                    load(body);
+                    cluster.ask(hook, &stamped(asked.clone(), 1)).await;
+                    // As told apart by each alone, and by all together.
+                    for later in
+                        [stamped(asked.clone(), 2), with(stamped(asked.clone(), 1), "/request", "uid", json!("x"))]
+                    {
+                        let (said, known) = cluster.recall(hook, &later).await;
+                        load(body);
+                        assert_eq!(said, cluster.ask(hook, &later).await, "{body}: {hook}");
+                        let is_other = later["request"]["object"] != stamped(asked.clone(), 1)["request"]["object"];
+                        assert!(!(known && sees && is_other), "{body}: {hook} from memory");
+                        recalled.extend((known && is_other).then_some(body));
+                        load(body);
+                        cluster.ask(hook, &stamped(asked.clone(), 1)).await;
+                    }
+                }
+            }
+        }
+        assert_eq!(recalled.len(), rows.iter().filter(|(_, sees)| !sees).count(), "{recalled:?}");
     }
 
     #[tokio::test]
@@ -346,19 +530,43 @@ mod tests {
 
     #[test]
     fn only_the_uid_of_the_request_is_left_out() {
-        let of = |body: &str| Question::of(Hook::Validate, body.as_bytes());
+        let unseen = ["creationTimestamp", "generation", "resourceVersion", "uid"];
+        let of = |body: &str| Question::of(Hook::Validate, body.as_bytes(), &unseen);
         let one = of(r#"{"request":{"uid":"a-1","object":{"uid":"x"}}}"#).unwrap();
         let two = of(r#"{"request":{"uid":"b","object":{"uid":"x"}}}"#).unwrap();
         assert_eq!((one.sum == two.sum, one.uid.as_str(), two.uid.as_str()), (true, "a-1", "b"));
         assert_ne!(one.sum, of(r#"{"request":{"uid":"a-1","object":{"uid":"y"}}}"#).unwrap().sum);
         assert_ne!(
             one.sum,
-            Question::of(Hook::Mutate, br#"{"request":{"uid":"a-1","object":{"uid":"x"}}}"#).unwrap().sum
+            Question::of(Hook::Mutate, br#"{"request":{"uid":"a-1","object":{"uid":"x"}}}"#, &unseen).unwrap().sum
         );
         // The same bytes, cut elsewhere.
         let early = of(r#"{"request":{"uid":"x","object":{"name":""}}}"#).unwrap();
         let late = of(r#"{"request":{"object":{"name":""},"uid":"x"}}"#).unwrap();
         assert_ne!(early.sum, late.sum);
+        let with = |metadata: &str| of(&format!(r#"{{"request":{{"uid":"a","object":{{"metadata":{metadata}}}}}}}"#));
+        let same = |one: &str, other: &str| with(one).unwrap().sum == with(other).unwrap().sum;
+        assert!(same(
+            r#"{"uid":"x","generation":1,"managedFields":[1]}"#,
+            r#"{"uid":"y","generation":22,"managedFields":{}}"#
+        ));
+        assert!(same(r#"{"resourceVersion": "1"}"#, r#"{"resourceVersion": "22"}"#));
+        for (one, other) in [
+            (r#"{"uid":"x"}"#, r#"{"name":"x"}"#),
+            (r#"{"uid":"x"}"#, "{}"),
+            (r#"{"uid":"x"}"#, r#"{"uid":null}"#),
+            (r#"{"uid":"x"}"#, r#"{"uid":["x"]}"#),
+            (r#"{"uid":"x"}"#, r#"{"uid":"\\u0061"}"#),
+            (r#"{"generation":1}"#, r#"{"generation":1e999}"#),
+            (r#"{"uid":"x","name":""}"#, r#"{"name":"","uid":"x"}"#),
+            (r#"{"labels":{"uid":"x"}}"#, r#"{"labels":{"uid":"y"}}"#),
+            (r#"{"ownerReferences":[{"uid":"x"}]}"#, r#"{"ownerReferences":[{"uid":"y"}]}"#),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
+        }
+        assert_eq!(with(r#"[1,"x"]"#), None, "a list has no members");
+        assert_eq!(with(r#"{"uid":"x","uid":"y"}"#), None);
+        assert_eq!(Question::of(Hook::Validate, br#"{"request":{"uid":"a"}}"#, &["generation"]), None);
         for body in [
             "",
             "{}",
@@ -406,6 +614,13 @@ mod tests {
         assert!(bytes <= ROOM && count > 200, "{count} of {bytes} bytes");
         keep(0, LARGEST);
         assert_eq!(held(), (count, bytes), "one that is too large is not kept");
+        for long in 0..3 {
+            let (mut judged, text) = (judged(0), "x".repeat(LARGEST));
+            let Request { user, name, namespace, .. } = &mut judged.request;
+            *[user, name, namespace][long] = text;
+            memory.keep(question(0), [0; 32], None, judged);
+            assert_eq!(held(), (count, bytes), "nor one whose names are");
+        }
         memory.forget();
         assert_eq!(held(), (0, 0));
     }

@@ -303,7 +303,7 @@ impl Review<'_> {
     /// What the answer can be remembered by. A scale says nothing of its Deployment, and what is large is not read twice.
     fn question(&self, body: &[u8]) -> Option<Question> {
         let is_whole = self.hook != Hook::Scale && body.len() <= SMALL;
-        is_whole.then(|| Question::of(self.hook, body)).flatten()
+        is_whole.then(|| Question::of(self.hook, body, self.rules.set.unseen())).flatten()
     }
 
     fn asked(&self, question: Question, facts: &Facts) -> (Question, memory::Sum) {
