@@ -110,6 +110,18 @@ Example, what a pipeline runs after kubectl apply (kubectl rollout status exits 
 Rights: those of status, and watch.
 Exit codes: 0 settled, 1 failed (reverted, withdrawn, or left as it is for a reason), 2 timed out or could not ask the cluster.";
 
+pub(super) const OVERRIDE: &str = "\
+Examples:
+  surefoot override churn -n shop --for 2h --reason INC-1234     then apply again what was refused
+  surefoot override churn -n shop --for 2h --reason INC-1234 --dry-run=server
+  kubectl annotate deploy churn -n shop surefoot.dev/override-   ends it sooner
+
+Until it ends, what policies or the quarantine would refuse of this Deployment is let through with a warning, and
+surefoot only observes its rollout. A quarantined template that settles meanwhile is quarantined no longer.
+
+Rights: override guards.surefoot.dev in the namespace (ClusterRole surefoot-override), get and patch deployments there.
+Exit codes: 0 set, 2 it is no good, a right is missing, or the cluster could not be asked.";
+
 pub(super) const WEBHOOK: &str = "\
 Example, outside of the cluster:
   surefoot certs certs

@@ -26,12 +26,14 @@ mod live;
 mod load;
 mod manifests;
 mod new;
+mod overriding;
 mod report;
 mod said;
 mod schema;
 mod source;
 mod status;
 mod test;
+mod values;
 mod wait;
 mod webhook;
 
@@ -76,6 +78,8 @@ enum Command {
     Status(status::Status),
     #[command(about = "Wait until a rollout has settled, or say that it was reverted", after_long_help = help::WAIT)]
     Wait(wait::Wait),
+    #[command(about = "Take the risk of what would be refused or reverted, for some hours", after_long_help = help::OVERRIDE)]
+    Override(overriding::Override),
     #[command(about = "Print what is needed to register surefoot in a cluster")]
     Manifests(manifests::Manifests),
     #[command(about = "Make a development CA and a serving certificate")]
@@ -132,6 +136,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Schema(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Wait(args) => args.run(),
+        Command::Override(args) => args.run(),
         Command::Manifests(args) => args.run(),
         Command::Certs(args) => args.run(),
         Command::Completions(args) => args.run(),

@@ -12,6 +12,7 @@ use super::{
     ClusterArgs, Outcome,
     live::{self, Cluster},
     print,
+    values::{deployment_name, duration},
 };
 use crate::{
     cluster::rollouts,
@@ -42,21 +43,6 @@ pub(super) struct Wait {
     timeout: Duration,
     #[command(flatten)]
     cluster: ClusterArgs,
-}
-
-fn deployment_name(text: &str) -> Result<String, String> {
-    let (kind, name) = text.split_once('/').unwrap_or(("deploy", text));
-    match kind {
-        "deploy" | "deployment" | "deployments" | "deployment.apps" | "deployments.apps" if !name.is_empty() => {
-            Ok(name.to_owned())
-        }
-        _ => Err("give deploy/NAME: surefoot watches Deployments".to_owned()),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
-    parsed.ok_or_else(|| "give a duration such as 60s, 15m or 1h30m".to_owned())
 }
 
 impl Wait {
@@ -135,29 +121,5 @@ impl Watched {
         let version = row.version.map(|version| format!(" {version}")).unwrap_or_default();
         let note = if row.note.is_empty() { String::new() } else { format!(", {}", row.note) };
         anyhow!("timed out after {}: {}{version} is {}{note}", view::age(after), row.name, row.state)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_and_durations_as_kubectl_takes_them() {
-        for (text, name) in [
-            ("deploy/churn", Some("churn")),
-            ("deployment/churn", Some("churn")),
-            ("deployments.apps/churn", Some("churn")),
-            ("churn", Some("churn")),
-            ("pod/churn", None),
-            ("deploy/", None),
-        ] {
-            assert_eq!(deployment_name(text).ok().as_deref(), name, "{text}");
-        }
-        for (text, seconds) in
-            [("60s", Some(60)), ("15m", Some(900)), ("1h30m", Some(5400)), ("-1s", None), ("x", None)]
-        {
-            assert_eq!(duration(text).ok().map(|duration| duration.as_secs()), seconds, "{text}");
-        }
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Nothing here decides anything, and nothing here writes a Deployment.
 
+pub mod access;
 pub mod client;
 pub mod facts;
 pub mod guarded;

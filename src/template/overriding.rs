@@ -3,6 +3,8 @@
 //! Who may set it is decided in the API server (a verb on `guards.surefoot.dev`); what it says is decided here, each time
 //! it is read, because an expression in the API server has no clock.
 
+use std::{fmt, time::Duration};
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Json, json, keys};
@@ -17,6 +19,57 @@ pub struct Override {
     pub until: Timestamp,
     /// Why, in somebody's words.
     pub reason: String,
+}
+
+/// The longest reason that surefoot itself writes: a ticket has room for the rest.
+pub const LONGEST_REASON: usize = 200;
+
+impl Override {
+    /// One that lasts `span` from `now` on: what [`read`] takes, for those who do not want to write it by hand.
+    ///
+    /// # Errors
+    /// It would count for nothing, or its reason is none: the words are for whoever gave them.
+    pub fn lasting(span: Duration, reason: &str, now: Timestamp) -> Result<Self, Unfit> {
+        let reason = reason.trim();
+        let until = SignedDuration::try_from(span).ok().filter(|span| *span <= SignedDuration::from_hours(MOST_HOURS));
+        let until = until.and_then(|span| now.checked_add(span).ok()).ok_or(Unfit::TooLong)?;
+        // As it is written: in whole seconds.
+        let until = Timestamp::from_second(until.as_second()).map_err(|_| Unfit::TooLong)?;
+        match reason.chars().count() {
+            _ if until <= now => Err(Unfit::TooShort),
+            0 => Err(Unfit::NoReason),
+            _ if reason.chars().any(char::is_control) => Err(Unfit::Unprintable),
+            count if count > LONGEST_REASON => Err(Unfit::LongReason),
+            _ => Ok(Self { until, reason: reason.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Override {
+    /// The value of the annotation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.until, self.reason)
+    }
+}
+
+/// Why no override is made of what was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It would end too late.
+    #[error("an override lasts at most {MOST_HOURS} hours; whoever needs more sets it again, and says why again")]
+    TooLong,
+    /// It would be over at once.
+    #[error("an override lasts at least a second")]
+    TooShort,
+    /// No words.
+    #[error("the reason is empty: say in a few words why, a ticket is best")]
+    NoReason,
+    /// A line break, say.
+    #[error("the reason holds a line break or another control character: one line, please")]
+    Unprintable,
+    /// More than [`LONGEST_REASON`].
+    #[error("the reason is longer than {LONGEST_REASON} characters: name a ticket that has the rest")]
+    LongReason,
 }
 
 /// Why an override counts for nothing.
@@ -80,6 +133,37 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let now: Timestamp = "2026-11-22T15:16:00.5Z".parse().unwrap();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let long = "x".repeat(LONGEST_REASON + 1);
+        let rows = [
+            (hours(2), "INC-1234", Ok("2026-11-22T17:16:00Z INC-1234")),
+            (hours(24), " two  words ", Ok("2026-11-23T15:16:00Z two  words")),
+            (Duration::from_millis(500), "x", Ok("2026-11-22T15:16:01Z x")),
+            (Duration::from_millis(499), "x", Err(Unfit::TooShort)),
+            (Duration::ZERO, "x", Err(Unfit::TooShort)),
+            (hours(24) + Duration::from_nanos(1), "x", Err(Unfit::TooLong)),
+            (Duration::MAX, "x", Err(Unfit::TooLong)),
+            (hours(2), " ", Err(Unfit::NoReason)),
+            (hours(2), "two\nlines", Err(Unfit::Unprintable)),
+            (hours(2), &long[1..], Ok(&long[1..])),
+            (hours(2), &long, Err(Unfit::LongReason)),
+        ];
+        for (span, reason, want) in rows {
+            let made = Override::lasting(span, reason, now);
+            match (&made, want) {
+                (Ok(made), Ok(text)) => {
+                    assert!(made.to_string().ends_with(text), "{made}");
+                    assert_eq!(read(&made.to_string(), now).as_ref(), Ok(made));
+                }
+                (Err(unfit), Err(want)) => assert_eq!(*unfit, want),
+                _ => panic!("{span:?} {reason:?}: {made:?}"),
+            }
+        }
+    }
 
     #[test]
     fn the_form_is_a_time_one_space_and_a_reason() {

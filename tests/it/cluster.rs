@@ -46,7 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A control plane without surefoot.
-fn plane() -> Result<&'static ControlPlane> {
+pub(crate) fn plane() -> Result<&'static ControlPlane> {
     static PLANE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
     let plane = PLANE.get_or_init(|| {
         let start = || {
@@ -59,22 +59,22 @@ fn plane() -> Result<&'static ControlPlane> {
     plane.as_ref().map_err(|error| anyhow!("{error}"))
 }
 
-fn block_on<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn block_on<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(LIMIT, what).await.context("took too long")? })
 }
 
-async fn client(user: &Kubectl) -> Result<Client> {
+pub(crate) async fn client(user: &Kubectl) -> Result<Client> {
     Ok(connect(Some(user.kubeconfig()), None).await?)
 }
 
-fn surefoot(user: &Kubectl, args: &[&str]) -> Result<kubectl::Answer> {
+pub(crate) fn surefoot(user: &Kubectl, args: &[&str]) -> Result<kubectl::Answer> {
     let mut command = Command::new(shared::program());
     command.env("KUBECONFIG", user.kubeconfig()).env_remove("POD_NAMESPACE").args(args);
     kubectl::capture(command, &format!("surefoot {}", args.join(" ")), "")
 }
 
-fn deployment(name: &str, version: &str) -> String {
+pub(crate) fn deployment(name: &str, version: &str) -> String {
     format!(
         "
 apiVersion: apps/v1
@@ -133,7 +133,7 @@ fn watches_follow_the_label() -> Result<()> {
 }
 
 /// A record of `name` in `namespace`, of a Deployment with this uid.
-fn record(namespace: &str, name: &str, uid: &str, more: &Value) -> Result<Record> {
+pub(crate) fn record(namespace: &str, name: &str, uid: &str, more: &Value) -> Result<Record> {
     let mut record = json!({"version": 1, "namespace": namespace, "name": name, "uid": uid});
     let members = record.as_object_mut().context("an object")?;
     members.extend(more.as_object().cloned().unwrap_or_default());
@@ -341,7 +341,7 @@ fn isolation_is_told(admin: &Kubectl) -> Result<()> {
 }
 
 /// The command has to fail with exit code 2 and one line that contains `want`.
-fn refused(user: &Kubectl, args: &[&str], want: &str) -> Result<()> {
+pub(crate) fn refused(user: &Kubectl, args: &[&str], want: &str) -> Result<()> {
     let answer = surefoot(user, args)?;
     let said = answer.stderr.trim_end();
     ensure!(answer.code == 2 && said.contains(want) && said.lines().count() == 1, "want {want:?}: {answer}");

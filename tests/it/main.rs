@@ -15,6 +15,7 @@ mod check_folders;
 mod check_output;
 mod check_sources;
 mod cluster;
+mod commands;
 mod defaulter;
 mod defaults;
 mod docs;
@@ -75,6 +76,7 @@ fn main() {
     trials.extend(levels::trials());
     trials.extend(defaulter::trials());
     trials.extend(cluster::trials());
+    trials.extend(commands::trials());
     trials.extend(bed::trials());
     trials.extend(rollouts::trials());
     trials.extend(revert::trials());

@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A guarded namespace in which `ana` may edit, and `olga` may set overrides as well.
-fn namespace(plane: &ControlPlane, name: &str) -> Result<(Kubectl, Kubectl, Kubectl)> {
+pub(crate) fn namespace(plane: &ControlPlane, name: &str) -> Result<(Kubectl, Kubectl, Kubectl)> {
     let (admin, ana) = shared::namespace(plane, name, "enforce")?;
     for role in ["edit", "surefoot-override"] {
         let role = format!("--clusterrole={role}");
