@@ -47,6 +47,8 @@ pub struct WebhookMetrics {
     pub failures: Family<PolicyLabels, Counter>,
     /// Evaluations that overran their time and still run, by policy.
     pub overrun: Family<PolicyLabels, Gauge>,
+    /// 1 while a policy is not asked, because it always overran its time.
+    pub set_aside: Family<PolicyLabels, Gauge>,
     /// Requests that got no verdict.
     pub refused: Family<RefusedLabels, Counter>,
     /// Facts read from the API server because the caches did not know them.
@@ -167,6 +169,7 @@ impl Default for WebhookMetrics {
             findings: Family::default(),
             failures: Family::default(),
             overrun: Family::default(),
+            set_aside: Family::default(),
             refused: Family::default(),
             live_reads: Family::default(),
             incomplete_facts: Counter::default(),
@@ -187,6 +190,8 @@ impl Default for WebhookMetrics {
         registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
         let overrun = metrics.overrun.clone();
         registry.register("policy_overruns", "Evaluations that were given up and still run, by policy", overrun);
+        let aside = metrics.set_aside.clone();
+        registry.register("policy_set_aside", "1 while a policy is not asked: it always overran its time", aside);
         registry.register("refused_requests", "Requests that got no verdict, by reason", metrics.refused.clone());
         registry.register("live_reads", "Facts read from the API server during a request", metrics.live_reads.clone());
         let incomplete = metrics.incomplete_facts.clone();

@@ -152,7 +152,11 @@ impl Session {
         let start = monotonic_now();
         let value = eval(&mut regorus, rule, limit);
         if let (Some(start), Some(end)) = (start, monotonic_now()) {
-            self.left = self.left.saturating_sub(end.saturating_sub(start));
+            let took = end.saturating_sub(start);
+            self.left = self.left.saturating_sub(took);
+            if let Some(watch) = &self.watch {
+                watch.answered(rule, took, limit);
+            }
         }
         if value.is_ok() {
             engine.give_back(regorus);

@@ -1,7 +1,7 @@
 //! What the policies may spend on one request, and how whoever waits for them knows which one keeps it waiting.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,37 +24,74 @@ impl From<Duration> for Limits {
     }
 }
 
+/// Why a policy is not asked that did not even stop.
+pub const STUCK: &str = "it overran its time in a way that cannot be stopped, and is not asked while it does";
+
+/// What a policy must be given at least, so that overrunning it says something of the policy: some hundred times what one
+/// takes.
+const FAIR: Duration = Duration::from_millis(100);
+
 /// One evaluation, seen from outside of its thread.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Packages of the policies that are not asked.
-    barred: BTreeSet<String>,
-    /// Written by the evaluation, read by whoever gives it up.
-    asked: Mutex<String>,
+    /// Packages of the policies that are not asked, and why.
+    barred: BTreeMap<String, &'static str>,
+    /// Written by the evaluation, read by whoever waits for it or gives it up.
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    last: String,
+    fared: Fared,
+}
+
+/// How policies fared in one evaluation, by package. One that was given little time and overran it is in neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fared {
+    /// Ended in time, each time.
+    pub ended: BTreeSet<String>,
+    /// Did not, at least once.
+    pub overran: BTreeSet<String>,
 }
 
 impl Watch {
-    /// Policies with these packages (as [`Watch::asked`] gives them) are not asked: each is a failure that says so.
-    pub fn barring(barred: BTreeSet<String>) -> Self {
+    /// Policies with these packages (as [`Watch::asked`] gives them) are not asked: each is a failure that says why.
+    pub fn barring(barred: BTreeMap<String, &'static str>) -> Self {
         Self { barred, asked: Mutex::default() }
+    }
+
+    /// How those that were asked fared.
+    pub fn fared(&self) -> Fared {
+        self.lock().fared.clone()
     }
 
     /// The package of the policy that was asked last, e.g. `canary_cap`; empty while none was.
     pub fn asked(&self) -> String {
-        self.lock().clone()
+        self.lock().last.clone()
     }
 
     /// `rule` is about to be evaluated.
     pub(super) fn ask(&self, rule: &str) -> Result<(), Broken> {
-        let package = rule.rsplit('.').nth(1).unwrap_or_default();
-        if self.barred.contains(package) {
-            let message = "it overran its time in a way that cannot be stopped, and is not asked while it does";
-            return Err(Broken::unplaced(message.to_owned()));
+        let package = package(rule);
+        if let Some(why) = self.barred.get(package) {
+            return Err(Broken::unplaced((*why).to_owned()));
         }
         let mut asked = self.lock();
-        asked.clear();
-        asked.push_str(package);
+        asked.last.clear();
+        asked.last.push_str(package);
         Ok(())
+    }
+
+    /// `rule` was evaluated, and might have taken `limit`.
+    pub(super) fn answered(&self, rule: &str, took: Duration, limit: Duration) {
+        let (package, fared) = (package(rule), &mut self.lock().fared);
+        if took >= limit && limit >= FAIR {
+            fared.ended.remove(package);
+            fared.overran.insert(package.to_owned());
+        } else if took < limit && !fared.overran.contains(package) && !fared.ended.contains(package) {
+            fared.ended.insert(package.to_owned());
+        }
     }
 
     /// Whether the policy with this package may be asked, which is noted.
@@ -63,7 +100,11 @@ impl Watch {
         self.ask(&format!("data.{package}.verdict")).is_ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, String> {
+    fn lock(&self) -> MutexGuard<'_, Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn package(rule: &str) -> &str {
+    rule.rsplit('.').nth(1).unwrap_or_default()
 }

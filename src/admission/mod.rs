@@ -42,7 +42,7 @@ pub use describe::NATIVE;
 pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};
 pub use finding::{DefaultValue, Failure, Finding, Level, Skipped, Verdict};
 pub use inputs::inputs;
-pub use limits::{Limits, Watch};
+pub use limits::{Fared, Limits, Watch};
 pub use pointer::notation;
 pub use policy_set::{LoadError, LoadErrors, Policy, PolicySet, Source};
 pub use testing::{Test, TestOutcome, Tests, run_tests};

@@ -19,7 +19,7 @@ use super::{
     source::{Manifests, Object, Problem, decode, set, tree::Places},
 };
 use crate::{
-    admission::{self, Facts, Failure, Finding, Level, Limits, Operation, Policy, PolicySet, Request, Watch},
+    admission::{self, Facts, Failure, Finding, Level, Limits, Operation, Policy, PolicySet, Request, Watch, limits},
     config::Config,
     template::{Json, defaulter, json},
 };
@@ -47,7 +47,7 @@ pub(super) struct Aside(RefCell<BTreeMap<String, Failure>>);
 impl Aside {
     /// What the next evaluation may spend, and on which policies.
     fn limits(&self) -> Limits {
-        let barred = self.0.borrow().keys().cloned().collect();
+        let barred = self.0.borrow().keys().map(|package| (package.clone(), limits::STUCK)).collect();
         Limits { time: LIMIT, watch: Some(Arc::new(Watch::barring(barred))) }
     }
 

@@ -13,6 +13,7 @@
 //! Absent on purpose: anything that writes to the cluster. The mutating path never denies, the validating path never patches.
 
 mod body;
+mod breaker;
 mod memory;
 mod review;
 mod router;
@@ -108,7 +109,7 @@ impl App {
     pub fn new(rules: Rules, facts: ClusterFacts) -> Self {
         let metrics = WebhookMetrics::default();
         metrics.loaded(rules.set.digest());
-        let workers = Workers::new(metrics.overrun.clone());
+        let workers = Workers::new(metrics.overrun.clone(), metrics.set_aside.clone());
         let rules = RwLock::new(Arc::new(rules));
         Self {
             rules,
@@ -132,6 +133,7 @@ impl App {
         self.metrics.loaded(rules.set.digest());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.memory.forget();
+        self.workers.forget();
         self.accept(Part::Policies);
     }
 
@@ -183,6 +185,10 @@ impl App {
         if let Some(until) = files.certificate {
             let days = until.duration_since(Timestamp::now()).as_hours() / 24;
             text.push_str(&format!("certificate  until {until}, {days} days left\n"));
+        }
+        for (policy, left) in self.workers.aside() {
+            let seconds = left.as_secs() + 1;
+            text.push_str(&format!("set aside    policy {policy}, {seconds} s more: it always overran its time\n"));
         }
         for (part, (since, why)) in &files.refused {
             let part = part.as_str();

@@ -217,7 +217,8 @@ impl Review<'_> {
         let work = move |limits: Limits| {
             admission::validate(&rules.set, &shared.0, &shared.1, &rules.config, Timestamp::now(), limits)
         };
-        let verdict = self.app.workers.judge(self.deadline, work).await.map_err(|late| self.refusal(late))?;
+        let subject = subject(&asked.0);
+        let verdict = self.app.workers.judge(&subject, self.deadline, work).await.map_err(|late| self.refusal(late))?;
         let (request, facts) = Arc::unwrap_or_clone(asked);
         Ok((request, facts, verdict))
     }
@@ -229,7 +230,9 @@ impl Review<'_> {
         let work = move |limits: Limits| {
             defaults::default(&rules.set, &shared.0, &shared.1, &rules.config, Timestamp::now(), limits)
         };
-        let defaulting = self.app.workers.judge(self.deadline, work).await.map_err(|late| self.refusal(late))?;
+        let subject = subject(&asked.0);
+        let defaulting = self.app.workers.judge(&subject, self.deadline, work).await;
+        let defaulting = defaulting.map_err(|late| self.refusal(late))?;
         let (request, facts) = &*asked;
         self.count_failures(&defaulting.failures);
         let patches = !defaulting.patch.0.is_empty();
@@ -370,6 +373,11 @@ fn codes(verdict: &Verdict) -> String {
     let broken = verdict.failures.iter().filter(|failure| failure.level == Level::Deny);
     let codes: BTreeSet<String> = findings.chain(broken.map(|failure| format!("{}/broken", failure.policy))).collect();
     codes.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Tells Deployments apart.
+fn subject(Request { namespace, name, .. }: &Request) -> String {
+    format!("{namespace}/{name}")
 }
 
 fn about(request: &Request) -> About<'_> {

@@ -7,7 +7,8 @@
 //!
 //! The engine stops by itself when its time is over, but not inside of one call; no thread can be stopped from outside.
 //! So one that overruns is left to itself, and its policy is a failure in the verdict of this request. When that has
-//! happened a few times, and while those threads run, it is one in every verdict: no further thread is lost to it.
+//! happened a few times, and while those threads run, it is one in every verdict: no further thread is lost to it. One that
+//! does stop, but overruns each time, is set aside too ([`Breaker`]): nobody waits for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,8 +25,9 @@ use tokio::{
 };
 use tracing::{error, info};
 
+use super::breaker::Breaker;
 use crate::{
-    admission::{Limits, Watch},
+    admission::{Fared, Limits, Watch, limits::STUCK},
     telemetry::PolicyLabels,
 };
 
@@ -35,6 +37,9 @@ const MOST: Duration = Duration::from_secs(1);
 
 /// Evaluations of one policy that were given up and still run, from which on it is not asked.
 const OF_ONE: usize = 4;
+
+/// Why a policy is not asked that did stop.
+const ASIDE: &str = "it overran its time again and again, and is not asked for 30 s; then it is tried once";
 
 /// Those of all policies, beyond which each keeps its slot: so their number is bounded.
 const STRAYS: usize = 8;
@@ -54,13 +59,16 @@ pub(super) enum Late {
 pub(super) struct Workers {
     slots: Arc<Semaphore>,
     strays: Strays,
+    /// Written and read by every evaluation, for moments.
+    breaker: Mutex<Breaker>,
+    aside: Family<PolicyLabels, Gauge>,
 }
 
 impl Workers {
-    /// `overrun` shows the evaluations that were given up and still run, by policy.
-    pub(super) fn new(overrun: Family<PolicyLabels, Gauge>) -> Self {
+    /// `overrun` shows the evaluations that were given up and still run, by policy; `aside` the policies that are not asked.
+    pub(super) fn new(overrun: Family<PolicyLabels, Gauge>, aside: Family<PolicyLabels, Gauge>) -> Self {
         let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
-        Self { slots, strays: Strays { running: Arc::default(), overrun } }
+        Self { slots, strays: Strays { running: Arc::default(), overrun }, breaker: Mutex::default(), aside }
     }
 
     /// Work that is bounded by its input and asks no policy.
@@ -81,23 +89,66 @@ impl Workers {
         }
     }
 
-    /// Asks policies. What overruns is asked once more, without the policy that did, in the time that is left.
+    /// Asks policies about `subject`. What overruns is asked once more, without the policy that did, in the time that is left.
     pub(super) async fn judge<T: Send + 'static>(
         &self,
+        subject: &str,
         deadline: Instant,
         work: impl Fn(Limits) -> T + Send + Sync + 'static,
     ) -> Result<T, Late> {
         let work = Arc::new(work);
         let slot = self.slot(deadline).await?;
         let until = Instant::now() + left(deadline) * 3 / 5;
-        let mut barred = self.strays.barred();
-        match self.attempt(slot, until, barred.clone(), &work).await {
+        let (aside, trials) = self.breaker().begin(Instant::now());
+        let mut barred: BTreeMap<_, _> = aside.into_iter().map(|package| (package, ASIDE)).collect();
+        barred.extend(self.strays.barred().into_iter().map(|package| (package, STUCK)));
+        let (ended, fared) = self.attempt(slot, until, barred.clone(), &work).await;
+        self.learn(subject, &fared, trials);
+        match ended {
             Err(Late::Overran(package)) => {
-                barred.insert(package);
-                self.attempt(self.slot(deadline).await?, deadline, barred, &work).await
+                barred.insert(package, STUCK);
+                let (ended, fared) = self.attempt(self.slot(deadline).await?, deadline, barred, &work).await;
+                self.learn(subject, &fared, BTreeSet::new());
+                ended
             }
             ended => ended,
         }
+    }
+
+    /// Those that are set aside, and for how long still.
+    pub(super) fn aside(&self) -> Vec<(String, Duration)> {
+        self.breaker().aside().map(|(package, until)| (name(package), left(until))).collect()
+    }
+
+    /// Other policies: nothing is known of them.
+    pub(super) fn forget(&self) {
+        *self.breaker() = Breaker::default();
+        self.aside.clear();
+    }
+
+    /// `trials` are those that only this review might ask.
+    fn learn(&self, subject: &str, fared: &Fared, trials: BTreeSet<String>) {
+        let (mut breaker, now) = (self.breaker(), Instant::now());
+        let gauge = |package: &str| self.aside.get_or_create_owned(&PolicyLabels { policy: name(package) });
+        for package in &fared.overran {
+            if breaker.overran(package, subject, now) {
+                gauge(package).set(1);
+                error!(policy = name(package), "overran its time again and again; it is not asked for a while");
+            }
+        }
+        for package in &fared.ended {
+            if breaker.ended(package) {
+                gauge(package).set(0);
+                info!(policy = name(package), "ended in time when it was tried, and is asked again");
+            }
+        }
+        for package in trials.iter().filter(|trial| !fared.overran.contains(*trial) && !fared.ended.contains(*trial)) {
+            breaker.untried(package, now);
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn slot(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Late> {
@@ -111,12 +162,12 @@ impl Workers {
         &self,
         slot: OwnedSemaphorePermit,
         until: Instant,
-        barred: BTreeSet<String>,
+        barred: BTreeMap<String, &'static str>,
         work: &Arc<impl Fn(Limits) -> T + Send + Sync + 'static>,
-    ) -> Result<T, Late> {
+    ) -> (Result<T, Late>, Fared) {
         let watch = Arc::new(Watch::barring(barred));
         let limits = Limits { time: (left(until) * 4 / 5).min(MOST), watch: Some(Arc::clone(&watch)) };
-        let (work, strays) = (Arc::clone(work), self.strays.clone());
+        let (work, strays, seen) = (Arc::clone(work), self.strays.clone(), Arc::clone(&watch));
         let mut worker = spawn_blocking(move || work(limits));
         // A task of its own: when the client hangs up, nobody waits here, and the slot must be kept all the same.
         let waiting = tokio::spawn(async move {
@@ -137,7 +188,8 @@ impl Workers {
                 }
             }
         });
-        waiting.await.unwrap_or(Err(Late::Panicked(String::new())))
+        let ended = waiting.await.unwrap_or(Err(Late::Panicked(String::new())));
+        (ended, seen.fared())
     }
 }
 
@@ -233,19 +285,19 @@ mod tests {
     #[tokio::test]
     async fn a_policy_that_cannot_be_stopped_costs_itself_until_it_ends() {
         let overrun = Family::default();
-        let workers = Workers::new(overrun.clone());
+        let workers = Workers::new(overrun.clone(), Family::default());
         let gauge = || overrun.get_or_create_owned(&PolicyLabels { policy: "hangs".to_owned() }).get();
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));
         // The verdict of the others comes in time, and others ask it: it may hang on some requests only.
         for lost in 1..=4 {
-            assert_eq!(workers.judge(soon(500), hangs(&ended)).await, Ok(vec!["fine"]));
+            assert_eq!(workers.judge("shop/m", soon(500), hangs(&ended)).await, Ok(vec!["fine"]));
             assert_eq!(gauge(), lost);
         }
         // From then on nobody waits for it, and no further thread is lost.
         for _ in 0..20 {
             let begun = Instant::now();
-            assert_eq!(workers.judge(soon(20_000), hangs(&ended)).await, Ok(vec!["fine"]));
+            assert_eq!(workers.judge("shop/m", soon(20_000), hangs(&ended)).await, Ok(vec!["fine"]));
             assert!(begun.elapsed() < Duration::from_secs(5));
         }
         assert_eq!(gauge(), 4);
@@ -253,19 +305,19 @@ mod tests {
         while gauge() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(workers.judge(soon(20_000), hangs(&ended)).await, Ok(vec!["hangs", "fine"]));
+        assert_eq!(workers.judge("shop/m", soon(20_000), hangs(&ended)).await, Ok(vec!["hangs", "fine"]));
     }
 
     #[tokio::test]
     async fn those_that_hang_are_bounded_and_whoever_comes_then_is_told() {
-        let workers = Workers::new(Family::default());
+        let workers = Workers::new(Family::default(), Family::default());
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));
         let cores = available_parallelism().unwrap().get();
         let mut hung = 0;
         let told = loop {
             let ended = Arc::clone(&ended);
-            let told = workers.judge(soon(20), move |_| wait(&ended)).await;
+            let told = workers.judge("shop/m", soon(20), move |_| wait(&ended)).await;
             match told {
                 Err(Late::Overran(_)) => hung += 1,
                 told => break told,
@@ -274,37 +326,37 @@ mod tests {
         assert_eq!(told, Err(Late::Overloaded));
         assert!(hung <= STRAYS + cores, "{hung}");
         drop(end);
-        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+        assert_eq!(workers.judge("shop/m", soon(20_000), |_| 7).await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_panic_costs_one_request() {
-        let workers = Workers::new(Family::default());
+        let workers = Workers::new(Family::default(), Family::default());
         for _ in 0..20 {
-            let told = workers.judge(soon(20_000), |limits| {
+            let told = workers.judge("shop/m", soon(20_000), |limits| {
                 policy(&limits, "breaks");
                 panic!("as a bug of ours might")
             });
             assert_eq!(told.await, Err::<(), _>(Late::Panicked("breaks".to_owned())));
         }
-        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+        assert_eq!(workers.judge("shop/m", soon(20_000), |_| 7).await, Ok(7));
         assert_eq!(workers.compute(soon(20_000), || 7).await, Ok(7));
     }
 
     #[tokio::test]
     async fn work_whose_client_has_gone_keeps_its_slot_until_it_ends() {
-        let workers = Workers::new(Family::default());
+        let workers = Workers::new(Family::default(), Family::default());
         let cores = available_parallelism().unwrap().get();
         let (end, ended) = mpsc::channel::<()>();
         let ended = Arc::new(Mutex::new(ended));
         for _ in 0..cores {
             let ended = Arc::clone(&ended);
-            let gone = workers.judge(soon(20_000), move |_| wait(&ended));
+            let gone = workers.judge("shop/m", soon(20_000), move |_| wait(&ended));
             let gave_up = tokio::time::timeout(Duration::from_millis(20), gone).await;
             assert!(gave_up.is_err());
         }
-        assert_eq!(workers.judge(soon(50), |_| 7).await, Err(Late::Overloaded));
+        assert_eq!(workers.judge("shop/m", soon(50), |_| 7).await, Err(Late::Overloaded));
         drop(end);
-        assert_eq!(workers.judge(soon(20_000), |_| 7).await, Ok(7));
+        assert_eq!(workers.judge("shop/m", soon(20_000), |_| 7).await, Ok(7));
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("http::connections_that_are_none_hurt_nobody", connections_that_are_none_hurt_nobody),
         trial("http::probes_and_metrics", probes_and_metrics),
         trial("http::a_policy_that_never_ends_costs_its_verdict", a_policy_that_never_ends_costs_its_verdict),
+        trial("http::a_policy_that_always_overruns_is_set_aside", a_policy_that_always_overruns_is_set_aside),
         trial("http::what_was_asked_is_answered_before_the_end", what_was_asked_is_answered_before_the_end),
         trial("http::what_does_not_load_is_said_with_its_place", what_does_not_load_is_said_with_its_place),
     ]
@@ -475,6 +476,45 @@ deny contains \"counted\" if {
     ensure!(metrics.contains("surefoot_policy_failures_total{policy=\"endless\"} 2"), "{metrics}");
     let fine = server.post("/validate", review("CREATE").to_string().as_bytes())?.json()?;
     ensure!(fine["response"]["allowed"] == true, "{fine}");
+    Ok(())
+}
+
+/// Nobody waits for what never ends in time, once that has shown; and it is told in the same way.
+fn a_policy_that_always_overruns_is_set_aside() -> Result<()> {
+    let endless = Source {
+        path: "slow/policy.rego".to_owned(),
+        text: "package surefoot.slow
+
+deny contains \"counted\" if {
+	some a in numbers.range(1, 100000)
+	some b in numbers.range(1, 100000)
+	a * b == 0
+}
+"
+        .to_owned(),
+    };
+    let server = Server::with(vec![endless])?;
+    server.app.enter(State::Ready);
+    let ask = |name: &str| -> Result<(String, Duration)> {
+        let begun = Instant::now();
+        let answer = server.post("/validate?timeout=3s", &changed("/request/name", json!(name)))?.json()?;
+        let message = answer["response"]["status"]["message"].as_str().unwrap_or_default().to_owned();
+        ensure!(answer["response"]["allowed"] == false && message.contains("slow/broken"), "{answer}");
+        Ok((message, begun.elapsed()))
+    };
+    for name in ["a", "a", "a", "a", "b", "c"] {
+        let (message, _) = ask(name)?;
+        ensure!(message.contains("did not end within"), "{name}: {message}");
+    }
+    for name in ["a", "d"] {
+        let (message, took) = ask(name)?;
+        ensure!(message.contains("is not asked for 30 s") && took < Duration::from_millis(400), "{took:?}: {message}");
+    }
+    let metrics = server.ask("GET /metrics", "", b"")?.body;
+    ensure!(metrics.contains("surefoot_policy_set_aside{policy=\"slow\"} 1"), "{metrics}");
+    ensure!(metrics.contains("surefoot_policy_failures_total{policy=\"slow\"} 8"), "{metrics}");
+    let told = server.ask("GET /readyz?verbose", "", b"")?;
+    ensure!(told.status == 200 && told.body.contains("set aside    policy slow, "), "{told:?}");
     Ok(())
 }
 
