@@ -269,11 +269,7 @@ impl PolicySet {
                         let message = "`params` must give an object on an empty input, e.g. `params := lib.params({})`";
                         errors.push(policy.error("params", sources, message));
                     }
-                    Err(broken) if broken.file.is_empty() => {
-                        let message = format!("`params` on an empty input {}", broken.message);
-                        errors.push(policy.error("params", sources, &message));
-                    }
-                    Err(broken) => errors.push(located(broken, sources)),
+                    Err(broken) => errors.push(policy.broken_parameters(broken, sources)),
                 }
             }
             errors.extend(policy.check_metadata(sources));
@@ -294,6 +290,19 @@ impl Policy {
     fn error(&self, rule: &str, sources: &[Source], message: &str) -> LoadError {
         let (file, at) = self.places.get(rule).cloned().unwrap_or_else(|| (self.file.clone(), Position::default()));
         ConfigError::new(&file, text_of(sources, &file), at, message)
+    }
+
+    /// In the file of `params`, whose author can mend it: what several policies call breaks for one of them only.
+    fn broken_parameters(&self, broken: Broken, sources: &[Source]) -> LoadError {
+        let Broken { file, line, column, message } = &broken;
+        match self.places.get("params") {
+            Some((own, _)) if own == file => located(broken, sources),
+            _ if file.is_empty() => self.error("params", sources, &format!("`params` on an empty input {message}")),
+            _ => {
+                let told = format!("`params` on an empty input breaks at {file}:{line}:{column}: {message}");
+                self.error("params", sources, &told)
+            }
+        }
     }
 
     /// A value may be of the right kind and break the policy all the same, on every Deployment there is: a glob that is
@@ -684,6 +693,19 @@ mod tests {
             (
                 &[("p/policy.rego", "package surefoot.p\ndeny contains \"x\"\nparams := {\"a\": 1 / 0}\n")],
                 "p/policy.rego:3:19 divide by zero",
+            ),
+            (
+                &[
+                    (
+                        "lib/lib.rego",
+                        "package surefoot.lib\nparams(defaults) := object.union(defaults, input.parameters)\n",
+                    ),
+                    (
+                        "p/policy.rego",
+                        "package surefoot.p\nimport data.surefoot.lib\ndeny contains \"x\"\nparams := lib.params({\"percent\"})\n",
+                    ),
+                ],
+                "p/policy.rego:4:1 `params` on an empty input breaks at lib/lib.rego:2:33: `object.union` expects object",
             ),
             (
                 &[(
