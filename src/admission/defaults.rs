@@ -470,6 +470,8 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/workingDir
 
     #[test]
     fn defaults_that_cannot_be_added_are_a_failure_and_add_nothing() {
+        let deep = |steps, value| format!(r#"{{"path": "{}", "value": {value}}}"#, "/a".repeat(steps));
+        let (path, both) = (deep(51, "1"), deep(45, "[[[[[[1]]]]]]"));
         let rows = [
             (r#"{"path": "/spec/template/spec/containers/7/tty", "value": 1}"#, "leads through a list element"),
             (r#"{"path": "/spec/template/spec/containers/-", "value": {}}"#, "leads through a list element"),
@@ -477,6 +479,8 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/workingDir
             (r#"{"path": "spec", "value": 1}"#, "`path` must be a JSON pointer"),
             (r#"{"path": "/spec/x"}"#, "`value` is missing"),
             (r#"{"path": "/spec/x", "value": {1, 2}}"#, "without sets"),
+            (path.as_str(), "nested more than 50 levels"),
+            (both.as_str(), "nested more than 50 levels"),
             (r#"{"path": "/spec/x", "value": 1, "sticky": 0}"#, "`sticky` must be true or false"),
             (r#""text""#, "`path` must be a JSON pointer"),
         ];

@@ -652,7 +652,7 @@ mod tests {
     #[test]
     fn what_is_no_policy_set_is_named_with_its_place() {
         const OK: &str = "package surefoot.p\ndeny contains \"x\" if input.x\n";
-        let rows: [(&[(&str, &str)], &str); 16] = [
+        let rows: [(&[(&str, &str)], &str); 17] = [
             (&[], ":0:0 no policy: none of the files has a package `surefoot.NAME`"),
             (&[("README.md", "hello")], ":0:0 no policy"),
             (&[("p/policy.rego", "")], "p/policy.rego:1:1 "),

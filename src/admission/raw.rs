@@ -6,6 +6,9 @@ use crate::template::{Json, json};
 
 /// Findings of one policy about one Deployment; the largest have some 500 containers.
 const MOST: usize = 10_000;
+/// Levels of a default, path and value together. A Deployment has some 15, and one with many more the webhook would refuse
+/// to read when it is asked again.
+const DEEPEST: usize = 50;
 
 /// A member of `deny` or `warn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,17 +93,27 @@ fn default(value: &Json) -> Result<Default, String> {
     };
     match json::get(value, "value") {
         None | Some(Json::Null | Json::Undefined) => Err(wrong("`value` is missing")),
-        Some(value) if !is_plain(value) => Err(wrong("`value` must be plain JSON, without sets")),
-        Some(value) => Ok(Default { path, value: value.clone(), sticky }),
+        Some(value) => match unfit(value, DEEPEST.checked_sub(path.matches('/').count())) {
+            Some(why) => Err(wrong(why)),
+            None => Ok(Default { path, value: value.clone(), sticky }),
+        },
     }
 }
 
-fn is_plain(value: &Json) -> bool {
+/// Why a value cannot stand where it is to be added; `levels` are those that it may take, `None` where it may not be.
+fn unfit(value: &Json, levels: Option<usize>) -> Option<&'static str> {
+    const NOT_PLAIN: &str = "`value` must be plain JSON, without sets";
+    let Some(levels) = levels else {
+        return Some("it is nested more than 50 levels deep, and a Deployment has some 15");
+    };
+    let below = |value| unfit(value, levels.checked_sub(1));
     match value {
-        Json::Set(_) | Json::Undefined => false,
-        Json::Array(elements) => elements.iter().all(is_plain),
-        Json::Object(members) => members.iter().all(|(key, value)| json::as_str(key).is_some() && is_plain(value)),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => true,
+        Json::Set(_) | Json::Undefined => Some(NOT_PLAIN),
+        Json::Array(elements) => elements.iter().find_map(below),
+        Json::Object(members) => members
+            .iter()
+            .find_map(|(key, value)| if json::as_str(key).is_some() { below(value) } else { Some(NOT_PLAIN) }),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 

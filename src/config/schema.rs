@@ -38,7 +38,7 @@ pub fn schema(policies: &Value) -> Value {
 pub(crate) fn policy(title: &str, parameters: &Value) -> Value {
     let action = || {
         json!({
-            "description": "What its deny does at most. What counts is the milder of this and the namespace's guard label.",
+            "description": "What its deny does at most; without it what the policy says of itself. What counts is the milder of this and the namespace's guard label.",
             "enum": ["Deny", "Warn", "Audit"],
         })
     };
@@ -50,8 +50,9 @@ pub(crate) fn policy(title: &str, parameters: &Value) -> Value {
             "action": action(),
             "parameters": parameters,
             "existing": {
-                "description": "Deny: what the Deployment had before and keeps is refused too, and not only warned about.",
+                "description": "What becomes of what the Deployment had before and keeps: Deny refuses it too, Warn only warns about it.",
                 "enum": ["Deny", "Warn"],
+                "default": "Warn",
             },
             "overrides": {
                 "description": "Other settings in some namespaces. The first whose selector matches counts.",

@@ -2,7 +2,7 @@
 //! what is shown of commands in the others is what the commands print.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -16,13 +16,18 @@ use serde_json::Value;
 
 use crate::{
     schema::{kept, top},
+    support::tools::rego_tools,
     trial,
 };
+
+mod examples;
+
+use examples::{Example, Examples};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("docs::policies_is_fresh", || kept("docs/policies.md", &policies(&explained()?))),
-        trial("docs::messages_is_fresh", || kept("docs/messages.md", &messages(&explained()?, &examples()?))),
+        trial("docs::messages_is_fresh", || kept("docs/messages.md", &messages(&explained()?, &examples::all()?)?)),
         trial("docs::config_is_fresh", || kept("docs/config.md", &configuration(&json(&["schema"])?)?)),
         trial("docs::transcripts_are_what_is_printed", transcripts),
         trial("docs::links_lead_somewhere", links),
@@ -90,61 +95,37 @@ fn described(schema: &Value) -> String {
     }
 }
 
-/// One thing that was really said: level, message, where, fix.
-struct Example {
-    level: String,
-    message: String,
-    path: String,
-    fix: String,
-}
+/// What files never tell: only a live cluster knows it.
+const LIVE: [&str; 2] = ["history", "isolation"];
 
-/// The first example of each `POLICY/CODE` in the cases; each file on its own, because files given together are peers.
-fn examples() -> Result<BTreeMap<String, Example>> {
-    let mut found = BTreeMap::new();
-    for folder in sorted(&top("tests/cases"))? {
-        for case in sorted(&folder)?.iter().filter(|case| !named(case).starts_with("allow")) {
-            let report = json(&["check", "-o", "json", case.to_str().context("an odd path")?])?;
-            for finding in list(&report["objects"]).flat_map(|object| list(&object["findings"])) {
-                let text = |key: &str| plain(&finding[key]);
-                let code = format!("{}/{}", text("policy"), text("code"));
-                let example =
-                    Example { level: text("level"), message: text("message"), path: text("path"), fix: text("fix") };
-                found.entry(code).or_insert(example);
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn messages(explained: &Value, examples: &BTreeMap<String, Example>) -> String {
+fn messages(explained: &Value, examples: &Examples) -> Result<String> {
     let mut text = format!(
         "{GENERATED}# Messages\n\nEach finding is named POLICY/CODE, in denials and warnings alike; `surefoot explain POLICY/CODE` \
-         prints what stands here. The examples are from the project's own test cases.\n\n## From no policy\n"
+         prints what stands here. The examples are what the program says of the project's own test cases, and where it takes \
+         a cluster to come to that, of one that is made up.\n\n## From no policy\n"
     );
     for (code, meaning) in members(&explained["codes"]) {
-        let code = if code == "broken" { "POLICY/broken" } else { code };
-        let _ = write!(text, "\n### {code}\n\n{}\n", plain(meaning));
+        let name = if code == "broken" { "POLICY/broken" } else { code };
+        let _ = write!(text, "\n### {name}\n\n{}\n\n{}", plain(meaning), shown(examples, code)?);
     }
     for policy in list(&explained["policies"]) {
         let name = plain(&policy["name"]);
         let _ = write!(text, "\n## {name}\n");
+        if let Some(need) = list(&policy["needs"]).map(plain).find(|need| LIVE.contains(&need.as_str())) {
+            let _ = write!(text, "\nOnly on a live cluster, which knows the {need} that this needs.\n");
+        }
         for (code, meaning) in members(&policy["codes"]) {
             let full = format!("{name}/{code}");
-            let _ = write!(text, "\n### {full}\n\n{}\n\n", plain(meaning));
-            match examples.get(&full) {
-                Some(Example { level, message, path, fix }) => {
-                    let verb = if level == "deny" { "refused" } else { "warned of" };
-                    let _ = write!(text, "For example, {verb}:\n\n```\n{message}\n  at   {path}\n");
-                    if !fix.is_empty() {
-                        let _ = writeln!(text, "  fix  {fix}");
-                    }
-                    text += "```\n";
-                }
-                None => text += "Only on a live cluster, which knows what this needs.\n",
-            }
+            let _ = write!(text, "\n### {full}\n\n{}\n\n{}", plain(meaning), shown(examples, &full)?);
         }
     }
-    text
+    Ok(text)
+}
+
+fn shown(examples: &Examples, code: &str) -> Result<String> {
+    let Example { verb, text } =
+        examples.get(code).with_context(|| format!("nothing shows {code}: add a case that does to tests/cases"))?;
+    Ok(format!("For example, {verb}:\n\n```\n{text}\n```\n"))
 }
 
 fn configuration(schema: &Value) -> Result<String> {
@@ -241,7 +222,9 @@ fn run_block(block: &str, folder: &Path) -> Result<usize> {
     for part in format!("\n{block}").split("\n$ ").skip(1) {
         let (command, printed) = part.split_once('\n').unwrap_or((part, ""));
         let bin = Path::new(env!("CARGO_BIN_EXE_surefoot")).parent().context("no folder")?;
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        let opa = rego_tools()?.path("opa");
+        let opa = opa.parent().context("no folder")?;
+        let path = format!("{}:{}:{}", bin.display(), opa.display(), std::env::var("PATH").unwrap_or_default());
         let run = Command::new("bash").args(["-c", command]).current_dir(folder).env("PATH", path).output()?;
         let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
         let (want, got) = (settled(printed), settled(&said));
