@@ -11,20 +11,21 @@ Examples:
   surefoot check k8s/ --config config.yaml           a folder, with the parameters of the cluster
   kustomize build overlays/prod | surefoot check -   what is made elsewhere; helm template likewise
   surefoot check k8s/ --diff                         with what defaults would add
-  surefoot check k8s/ --cluster                      as applied to the cluster: its peers, its history
-  surefoot check --cluster -n shop                   what guard enforce would refuse of what runs now
-  surefoot check --cluster --baseline policies/ --policies mine/    what an edit of policies changes
+  surefoot check k8s/ --cluster                      as applied there: its peers, its history
+  surefoot check --cluster -n shop                   what enforce would refuse of what runs now
+  surefoot check --cluster --baseline policies --policies mine   what an edit of policies changes
   surefoot check churn.yaml --show-input=probes | opa eval -I -d policies data.surefoot.probes.deny
   surefoot check k8s/ -o json | jq '.objects[] | select(.verdict == \"denied\") | .name'
 
-Rights for --cluster: list deployments in the namespaces that are judged. To judge by everything: list namespaces, list
-configmaps in surefoot-system (records), list resourcequotas, limitranges and networkpolicies (isolation); the
+Rights for --cluster: list deployments in the namespaces that are judged. To judge by everything: list namespaces, \
+list configmaps in surefoot-system (records), list resourcequotas, limitranges and networkpolicies (isolation); the \
 ClusterRole view is enough. What may not be read is said.
 
 Exit codes:
   0  every Deployment would be admitted (there may be warnings); with --baseline: none is newly refused
   1  at least one would be refused; with --baseline: newly refused
-  2  a file, a policy, the configuration or the cluster could not be read, or a policy broke; the rest was judged";
+  2  a file, a policy, the configuration or the cluster could not be read, or a policy broke;
+     the rest was judged";
 
 pub(super) const TEST: &str = "\
 Examples:
@@ -34,9 +35,9 @@ Examples:
   surefoot test mine --min-coverage 100 -o junit   in a pipeline
 
 JSON, stable (fields may be added):
-  {\"version\": 1, \"policies\": [{\"name\", \"tests\", \"cases\", \"coverage\", \"files\"}], \"tests\": [{\"name\", \"file\", \"line\",
-   \"column\", \"outcome\", \"message\", \"why\", \"printed\"}], \"cases\": [{\"file\", \"policy\", \"outcome\", \"message\"}],
-   \"coverage\", \"failed\", \"problems\"}
+  {\"version\": 1, \"policies\": [{\"name\", \"tests\", \"cases\", \"coverage\", \"files\"}],
+   \"tests\": [{\"name\", \"file\", \"line\", \"column\", \"outcome\", \"message\", \"why\", \"printed\"}],
+   \"cases\": [{\"file\", \"policy\", \"outcome\", \"message\"}], \"coverage\", \"failed\", \"problems\"}
   outcome: passed, failed or skipped.
 
 Exit codes:
@@ -74,8 +75,8 @@ Examples:
   surefoot bundle policies/ | kubectl apply -f -
   surefoot bundle policies/ > policies.yaml        for a repository that a GitOps tool applies
 
-The webhook reads it where the ConfigMap is mounted: surefoot webhook --policies /etc/surefoot/policies. A change of the
-ConfigMap is taken up without a restart. Keys are paths with two underscores for each slash
+The webhook reads it where the ConfigMap is mounted: surefoot webhook --policies /etc/surefoot/policies. A change of \
+the ConfigMap is taken up without a restart. Keys are paths with two underscores for each slash \
 (probes__policy.rego); --policies understands them, also for check and test.
 A ConfigMap holds 1 MiB. Exit codes: 0 printed, 2 the policies do not load, a test failed, or they do not fit.";
 
@@ -95,12 +96,13 @@ Examples:
 
 JSON, stable (fields may be added):
   {\"version\": 1, \"rollouts\": [{\"namespace\", \"name\", \"version\", \"state\", \"failed\", \"budget\",
-                                 \"since\", \"note\", \"guard\"}]}
+                                 \"since\", \"note\", \"guard\"}],
+   \"isolation\": [{\"namespace\", \"findings\", \"unknown\"}]}
   state: progressing, baking, settled, failing, reverted, withdrawn, stalled, observed or paused.
   With NAME there is \"timeline\": [{\"at\", \"what\", \"detail\"}] too.
 
-Rights: get and list deployments in the namespace, get and list configmaps in surefoot-system;
-the ClusterRole view is enough.
+Rights: get and list deployments in the namespace, get and list configmaps in surefoot-system; for what it says of \
+isolation list resourcequotas, limitranges and networkpolicies; with -A list namespaces. The ClusterRole view is enough.
 Exit codes: 0 shown, 2 could not ask the cluster.";
 
 pub(super) const WAIT: &str = "\
@@ -108,7 +110,8 @@ Example, what a pipeline runs after kubectl apply (kubectl rollout status exits 
   surefoot wait deploy/churn -n shop --for settled --timeout 15m
 
 Rights: those of status, and watch.
-Exit codes: 0 settled, 1 failed (reverted, withdrawn, or left as it is for a reason), 2 timed out or could not ask the cluster.";
+Exit codes: 0 settled, 1 failed (reverted, withdrawn, or left as it is for a reason), 2 timed out, another pod \
+template was applied meanwhile, or could not ask the cluster.";
 
 pub(super) const OVERRIDE: &str = "\
 Examples:
@@ -136,6 +139,6 @@ pub(super) const CONTROLLER: &str = "\
 Example, outside of the cluster:
   surefoot controller --kubeconfig ~/.kube/config --config config.yaml
 
-It acts in namespaces labelled surefoot.dev/guard=enforce, and only says what it would do in the other guarded ones. Run as
-many as you like: a Lease picks the one that acts.
+It acts in namespaces labelled surefoot.dev/guard=enforce, and only says what it would do in the other guarded ones. \
+Run as many as you like: a Lease picks the one that acts.
 Exit codes: 0 ended by a signal, 2 configuration or cluster not usable.";

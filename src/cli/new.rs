@@ -148,6 +148,8 @@ const POLICY: &str = r#"# METADATA
 #   action: Deny
 #   parameters:
 #     annotation: {description: the annotation that names the owner}
+#   codes:
+#     no-owner: The annotation is missing or empty.
 package surefoot.PACKAGE
 
 # What the configuration does not set.

@@ -112,7 +112,7 @@ fn messages(explained: &Value, examples: &Examples) -> Result<String> {
         let name = plain(&policy["name"]);
         let _ = write!(text, "\n## {name}\n");
         if let Some(need) = list(&policy["needs"]).map(plain).find(|need| LIVE.contains(&need.as_str())) {
-            let _ = write!(text, "\nOnly on a live cluster, which knows the {need} that this needs.\n");
+            let _ = write!(text, "\nFiles do not tell: this needs `{need}`, which only a live cluster has.\n");
         }
         for (code, meaning) in members(&policy["codes"]) {
             let full = format!("{name}/{code}");
