@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     budget::{self, Reading},
     history::History,
-    record::{Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
+    record::{ByHand, Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
     settings::Settings,
     settle,
     snapshot::{ProgressState, ReplicaSet, Snapshot},
@@ -67,6 +67,8 @@ pub enum Rest {
     Settled,
     /// The template is quarantined, and at 0 replicas.
     Withdrawn,
+    /// A person is reverting it where surefoot only observes.
+    ByHand,
 }
 
 /// A rollout under watch.
@@ -105,8 +107,30 @@ pub fn decide(
 ) -> Decision {
     let case = Case { snapshot, record, history, settings, now };
     match (case.judge(), case.restraint()) {
+        // Whoever asked carries it out.
+        (Decision::Revert(asked), Some(_)) if asked.by_hand.is_some() => Decision::Rest(Rest::ByHand),
         (Decision::Revert(would), Some(because)) => Decision::Observe { would, because },
         (decision, _) => decision,
+    }
+}
+
+/// Decides for a person who wants the rollout reverted, whether it fails or not: a revert to the same target, refused
+/// for the same reasons. Guard and override do not count, for they are about what surefoot does by itself; an owner does,
+/// as it would put its own template back.
+pub fn by_hand(
+    snapshot: &Snapshot,
+    record: Option<&Record>,
+    settings: &Settings,
+    asked: &ByHand,
+    now: Timestamp,
+) -> Decision {
+    let history = History::default();
+    let case = Case { snapshot, record, history: &history, settings, now };
+    match case.judge_by_hand(asked) {
+        Decision::Revert(would) if snapshot.deployment.owner.is_some() => {
+            Decision::Observe { would, because: Because::Owner }
+        }
+        decision => decision,
     }
 }
 
@@ -175,6 +199,35 @@ impl Case<'_> {
             Some((due, evidence)) if due <= self.now => self.act(Evidence { until: self.now, ..evidence }),
             back => self.watch(set, reading, back.map(|(due, _)| due)),
         }
+    }
+
+    /// The same for [`by_hand`].
+    fn judge_by_hand(&self, asked: &ByHand) -> Decision {
+        let deployment = &self.snapshot.deployment;
+        if deployment.terminating {
+            return Decision::Rest(Rest::Terminating);
+        }
+        if self.record.is_some_and(|record| record.version > VERSION) {
+            return Decision::Rest(Rest::NewerRecord);
+        }
+        let ours = self.record.filter(|record| record.uid == deployment.uid);
+        if let Some(decision) = ours.and_then(|record| self.carry_on(record)) {
+            return decision;
+        }
+        let current = ours.and_then(|record| record.current.as_ref());
+        let current = current.filter(|current| current.digest == deployment.template.digest);
+        let stalled = current.and_then(|current| current.stall.as_ref()).map(|stall| &stall.evidence);
+        let spent = stalled.or(current.and_then(|current| current.spent.as_ref()));
+        match self.act(spent.cloned().unwrap_or_else(|| Evidence::none(self.now))) {
+            Decision::Revert(revert) => Decision::Revert(Revert { by_hand: Some(asked.clone()), ..revert }),
+            decision => decision,
+        }
+    }
+
+    /// Who wanted the template out that is to be reverted again, where there is no other reason.
+    fn asked_before(&self, evidence: &Evidence) -> Option<ByHand> {
+        let record = self.record.filter(|_| evidence.is_none())?;
+        record.quarantined(&self.snapshot.deployment.template.digest, self.now)?.by_hand.clone()
     }
 
     /// A revert that was recorded and whose end is not: it is decided again from what is there.
@@ -254,6 +307,7 @@ impl Case<'_> {
             generation: deployment.generation,
             outcome: Outcome::Recorded,
             class: Class::Application,
+            by_hand: self.asked_before(&evidence),
             evidence,
             // A template that once settled is never quarantined: it is what people go back to by hand.
             lifted: settled_once.then_some(self.now),

@@ -59,7 +59,7 @@ pub fn known(record: Option<&Record>) -> Option<Timestamp> {
 /// `reverted: 2.4.0 failed 12 of 30 probes in 41 s, 2.3.1 is back`
 fn reverted_sentence(revert: &Revert) -> String {
     let bad = revert.bad();
-    let what = failed(&revert.evidence);
+    let what = revert.why();
     match &revert.target {
         Some(good) => format!("reverted: {bad} {what}, {} is back", good.named()),
         None => format!("withdrawn: {bad} {what}, scaled to 0: nothing to go back to"),

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    record::{Evidence, Revert, Signal, StallReason},
+    record::{ByHand, Evidence, Revert, Signal, StallReason},
     time::between,
 };
 
@@ -64,22 +64,31 @@ impl Evidence {
 impl Revert {
     /// The evidence as a sentence about the version that failed.
     pub fn sentence(&self) -> String {
-        self.evidence.sentence(self.version.as_deref())
+        match &self.by_hand {
+            Some(by_hand) => format!("{} was reverted {by_hand}", versioned(self.version.as_deref())),
+            None => self.evidence.sentence(self.version.as_deref()),
+        }
     }
 
     /// What is said when it was made: `2.4.0 reverted to 2.3.1: 12 of 30 probes failed …`.
     pub fn note(&self) -> String {
         let bad = self.version.as_deref().unwrap_or("the new template");
+        let why =
+            self.by_hand.as_ref().map_or_else(|| format!(": {}", self.evidence.note()), |hand| format!(" {hand}"));
         match &self.target {
-            Some(good) => format!(
-                "{bad} reverted to {}: {}",
-                good.version.as_deref().unwrap_or("the last good template"),
-                self.evidence.note()
-            ),
-            None => {
-                format!("{bad} withdrawn, scaled to 0, for there is nothing to go back to: {}", self.evidence.note())
+            Some(good) => {
+                format!("{bad} reverted to {}{why}", good.version.as_deref().unwrap_or("the last good template"))
             }
+            None => format!("{bad} withdrawn, scaled to 0, for there is nothing to go back to{why}"),
         }
+    }
+}
+
+impl fmt::Display for ByHand {
+    /// `by hand by olga: INC-1234`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by hand by {}", self.user)?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, ": {}", self.reason) }
     }
 }
 

@@ -30,7 +30,7 @@ pub mod timeline;
 pub mod view;
 
 pub use budget::Reading;
-pub use decide::{Because, Decision, Rest, Watch, decide};
+pub use decide::{Because, Decision, Rest, Watch, by_hand, decide};
 pub use history::History;
 pub use record::Record;
 pub use settings::Settings;

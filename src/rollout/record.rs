@@ -116,6 +116,9 @@ pub struct Revert {
     pub class: Class,
     /// Why.
     pub evidence: Evidence,
+    /// A person asked for it, whatever the evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<ByHand>,
     /// Set when an admitted override of this template settled: no longer quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifted: Option<Timestamp>,
@@ -132,6 +135,17 @@ impl Revert {
         let hour = std::time::Duration::from_secs(3600);
         (self.class == Class::Configuration).then(|| super::time::after(self.at, hour))
     }
+}
+
+/// Who asked for a revert, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ByHand {
+    /// As the API server knows them.
+    pub user: String,
+    /// In their words; may be empty.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// How far a revert got.
@@ -183,6 +197,29 @@ pub struct Evidence {
     /// Nodes they ran on.
     #[serde(default)]
     pub nodes: Vec<String>,
+}
+
+impl Evidence {
+    /// Of a revert by hand of what has not failed, as far as is known.
+    pub fn none(now: Timestamp) -> Self {
+        Self {
+            failures: 0,
+            attempts: 0,
+            budget: 0,
+            since: now,
+            until: now,
+            container: String::new(),
+            signal: Signal::Readiness,
+            message: String::new(),
+            pods: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// There is nothing to show: see [`Evidence::none`].
+    pub fn is_none(&self) -> bool {
+        self.attempts == 0 && self.budget == 0
+    }
 }
 
 /// What kind of failure it was.

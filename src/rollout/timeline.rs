@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     record::{Evidence, Outcome, Record, Revert, Signal},
-    view::{Facts, Seen, failed},
+    view::{Facts, Seen},
 };
 
 /// Something that happened in a rollout.
@@ -65,6 +65,9 @@ pub fn timeline(seen: &Seen, record: Option<&Record>) -> Vec<Moment> {
 
 /// From the first failing probe to the budget spent.
 fn failure(evidence: &Evidence, decided: Timestamp) -> Vec<Moment> {
+    if evidence.is_none() {
+        return Vec::new();
+    }
     if evidence.signal == Signal::Deadline {
         return vec![Moment::new(decided, "progress deadline over", evidence.message.clone())];
     }
@@ -90,7 +93,7 @@ fn reverted_moment(revert: &Revert) -> Moment {
         (None, Outcome::Recorded) => format!("{bad} being withdrawn"),
         (None, Outcome::Written) => format!("{bad} withdrawn"),
     };
-    Moment::new(revert.at, what, format!("{bad} {}", failed(&revert.evidence)))
+    Moment::new(revert.at, what, format!("{bad} {}", revert.why()))
 }
 
 /// `[######----]`, full at the budget.

@@ -167,6 +167,9 @@ impl Told {
     }
 
     fn charged(self, evidence: &Evidence) -> Self {
+        if evidence.is_none() {
+            return self;
+        }
         Self { failed: Some(evidence.failures), budget: Some(evidence.budget), ..self }
     }
 }
@@ -298,6 +301,11 @@ impl<'a> Facts<'a> {
 }
 
 impl Revert {
+    /// What it did, or who wanted it so: `failed 12 of 30 probes in 41 s`, `by hand by olga: INC-1234`.
+    pub(super) fn why(&self) -> String {
+        self.by_hand.as_ref().map_or_else(|| failed(&self.evidence), ToString::to_string)
+    }
+
     /// What failed, in one word or two.
     pub(super) fn bad(&self) -> String {
         named(self.version.as_deref(), &self.digest)

@@ -1,5 +1,6 @@
 //! The decision as a whole: scenarios that read like an incident, and what must hold in all of them.
 
+mod by_hand;
 mod patience;
 mod properties;
 mod scenarios;
