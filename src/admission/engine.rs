@@ -199,9 +199,14 @@ pub(super) const OVERRAN: &str = "did not end within";
 
 /// Why an evaluation that might take `limit` gave no value.
 fn stopped(error: &anyhow::Error, limit: Duration) -> Broken {
-    match error.chain().find_map(|cause| cause.downcast_ref()) {
-        Some(LimitError::TimeLimitExceeded { .. }) => Broken::unplaced(format!("{OVERRAN} {} ms", limit.as_millis())),
-        _ => broken(error),
+    // Some evaluations pass it on as a text.
+    const IN_WORDS: &str = "execution exceeded time limit";
+    let is_limit =
+        matches!(error.chain().find_map(|cause| cause.downcast_ref()), Some(LimitError::TimeLimitExceeded { .. }));
+    if is_limit || error.to_string().contains(IN_WORDS) {
+        Broken::unplaced(format!("{OVERRAN} {} ms", limit.as_millis()))
+    } else {
+        broken(error)
     }
 }
 

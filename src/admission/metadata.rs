@@ -428,7 +428,7 @@ deny contains x if x := 1
         let rows = [
             ("# METADATA\n# titel: x\npackage a\n", (2, 3), "did you mean `title`?"),
             ("# METADATA\n# title: [x]\npackage a\n", (2, 10), "`title` must be text"),
-            ("# METADATA\n# title: x\n# title: y\npackage a\n", (3, 3), "uplicate"),
+            ("# METADATA\n# title: x\n# title: y\npackage a\n", (3, 3), "there twice"),
             ("\n# METADATA\n# custom:\n#   acton: Deny\npackage a\n", (4, 5), "did you mean `action`?"),
             ("# METADATA\n# custom: {action: deny}\npackage a\n", (2, 20), "did you mean `Deny`?"),
             ("# METADATA\n# custom: {needs: [peer]}\npackage a\n", (2, 20), "did you mean `peers`?"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   DIR/**.rego ──▶ gate ──▶ unit tests ──▶ coverage ─┐
-//!   CASES/NAME/*.yaml ─────▶ cases ───────────────────┴─▶ Run ──▶ text | json | junit
+//!   CASES/NAME/**.yaml ────▶ cases ───────────────────┴─▶ Run ──▶ text | json | junit
 //! ```
 
 mod cases;
@@ -33,9 +33,9 @@ const LOOK: Duration = Duration::from_millis(150);
 /// undefined fail, todo_test_… is skipped, test_x[name] is a table of tests. They run in the engine that judges, in which an
 /// error of a built-in function fails the test.
 ///
-/// Cases are whole manifests, CASES/POLICY/*.yaml. The first line says what is wanted of that policy: `# want: deny CODE`,
+/// Cases are whole manifests: *.yaml, *.yml and *.json in CASES/POLICY and below. The first line says what is wanted of that policy: `# want: deny CODE`,
 /// `# want: warn CODE` (several codes with commas) or `# want: allow`. All documents but the last are the cluster, the
-/// last is applied. They do not belong below the policies: `opa test` would load them as data.
+/// last is applied. Where a policy needs what files do not tell, its cases are skipped. They do not belong below the policies: `opa test` would load them as data.
 ///
 /// A line is covered when every rule and statement on it was reached by a unit test.
 #[derive(Debug, Args)]

@@ -249,7 +249,7 @@ rollouts:
             ("*polices: {}", "3:1", "no field `polices`; did you mean `policies`?"),
             ("*policies: {a: {acton: Warn}}", "3:16", "did you mean `action`?"),
             ("*policies: {a: {action: warn}}", "3:24", "did you mean `Warn`?"),
-            ("*policies: {a: {}, a: {}}", "3:19", "uplicate"),
+            ("*policies: {a: {}, a: {}}", "3:19", "there twice"),
             ("*policies: {a: {overrides: [{parameters: {}}]}}", "3:28", "`namespaces` is missing"),
             ("*policies: {a: {overrides: [{namespaces: {matchLabels: {}}}]}}", "3:41", "would match every namespace"),
             ("*exemptions: [{policies: [a], namespace: b, name: c, until: 2027-01-31}]", "3:14", "`reason` is missing"),

@@ -60,13 +60,16 @@ pub fn parse(text: &str) -> Result<Node, Wrong> {
         // The library appends the place in words; it is told apart here.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
-        // What follows is for whoever calls the library.
-        let mut message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().to_owned();
+        let mut message = message.to_owned();
         if message.contains("tab") {
             message.push_str("; indent with blanks");
         }
         match error {
             serde_saphyr::Error::MultipleDocuments { .. } => Wrong { at, message: "more than one document".to_owned() },
+            serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+                let key = key.as_deref().unwrap_or("a key");
+                Wrong { at, message: format!("`{key}` is there twice in one mapping: remove one of them") }
+            }
             _ if message.starts_with("budget breached") => {
                 let message =
                     "with its anchors filled in this is too large or too deep; write it out, or make it smaller";
@@ -320,7 +323,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let rows = [
-            ("a: 1\na: 2\n", (2, 1), "uplicate"),
+            ("a: 1\na: 2\n", (2, 1), "`a` is there twice in one mapping: remove one of them"),
             ("a: [1\n", (1, 4), "unclosed"),
             ("a: 1\n\tb: 2\n", (1, 4), "tab"),
             ("a: 1\n---\nb: 2\n", (3, 1), "more than one document"),

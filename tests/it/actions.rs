@@ -79,13 +79,21 @@ fn it_builds_from_its_own_checkout() -> Result<()> {
     let (folder, action) = (tempfile::tempdir()?, read("action.yml")?);
     let bin = folder.path().join("bin");
     fs::create_dir(&bin)?;
-    let stand_in = bin.join("cargo");
-    fs::write(&stand_in, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n")?;
-    fs::set_permissions(&stand_in, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    for name in ["cargo", "rustup"] {
+        let stand_in = bin.join(name);
+        fs::write(&stand_in, format!("#!/bin/sh\nprintf '%s\\n' {name} \"$@\" $RUSTUP_TOOLCHAIN\n"))?;
+        fs::set_permissions(&stand_in, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
-    let built = script(step(&action, "build")?, folder.path(), &[("PATH", &path)])?;
+    let built = script(step(&action, "build")?, folder.path(), &[("PATH", &path), ("RUSTUP_TOOLCHAIN", "")])?;
     let root = folder.path().join("temp/surefoot");
-    let expected = format!("install\n--locked\n--path\n{}\n--root\n{}\n", top().display(), root.display());
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    let expected = format!(
+        "rustup\ntoolchain\ninstall\n{rust}\n--profile\nminimal\n--no-self-update\n\
+         cargo\ninstall\n--locked\n--path\n{}\n--root\n{}\n{rust}\n",
+        top().display(),
+        root.display()
+    );
     ensure!(built.stdout == expected && built.code == Some(0), "{}{}", built.stdout, built.stderr);
     ensure!(top().join("Cargo.lock").exists() && top().join("src/main.rs").exists(), "--locked needs a lock file");
     let cached = step(&action, "cache")?["with"]["path"].as_str().context("a path")?.to_owned();
@@ -110,11 +118,16 @@ fn it_annotates_and_writes_sarif() -> Result<()> {
     fs::write(folder.path().join("k 8s/churn.yaml"), SAFE.replace(readiness, ""))?;
     fs::write(folder.path().join("good.yaml"), SAFE)?;
     let step = step(&action, "check")?;
+    let output = folder.path().join("output");
+    let output_text = output.display().to_string();
     let check = |paths: &str, sarif: &str| {
         let mut given: BTreeMap<&str, &str> = BTreeMap::from([("PATHS", paths), ("SARIF", sarif)]);
         for name in step["env"].as_object().context("env")?.keys() {
             given.entry(name).or_insert("");
         }
+        // It is there only after a run that wrote to it.
+        let _ = fs::remove_file(&output);
+        given.insert("GITHUB_OUTPUT", &output_text);
         script(step, folder.path(), &given.into_iter().collect::<Vec<_>>())
     };
     let refused = check("good.yaml\nk 8s\n", "out.sarif")?;
@@ -123,6 +136,10 @@ fn it_annotates_and_writes_sarif() -> Result<()> {
     ensure!(refused.code == Some(1), "{:?}", refused.code);
     let log: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("out.sarif"))?)?;
     ensure!(log["runs"][0]["results"].as_array().map(Vec::len) == Some(1), "{log:#}");
+    ensure!(fs::read_to_string(&output)? == "sarif=true\n", "nothing to upload");
+    // A log that could not be written is not uploaded.
+    let unread = check("good.yaml", "no/such/folder/out.sarif")?;
+    ensure!(!output.exists(), "{}", unread.stderr);
     let admitted = check("good.yaml", "")?;
     ensure!(admitted.code == Some(0) && !admitted.stdout.contains("::"), "{}{}", admitted.stdout, admitted.stderr);
     let missing = check("nowhere", "")?;

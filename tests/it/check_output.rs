@@ -85,6 +85,17 @@ fn sarif() -> anyhow::Result<()> {
     ensure!(invocation["executionSuccessful"] == false && invocation["exitCode"] == 2, "{invocation:#}");
     let told = &invocation["toolExecutionNotifications"][0];
     ensure!(told["locations"][0]["physicalLocation"]["region"]["startLine"] == 2, "{told:#}");
+    // A single brace would begin a placeholder.
+    let text = results[0]["message"]["text"].as_str().unwrap_or_default();
+    ensure!(text.contains("fix: readinessProbe: {{httpGet: {{path: ") && text.contains("}}}}"), "{text}");
+    let piped =
+        surefoot(folder.path(), &["check", "-", "-o", "sarif"], "kind: Deployment\nspec: {}\n---\n- a\n")?.json()?;
+    let run = &piped["runs"][0];
+    for told in [&run["results"][0], &run["invocations"][0]["toolExecutionNotifications"][0]] {
+        let physical = &told["locations"][0]["physicalLocation"];
+        ensure!(physical["artifactLocation"] == serde_json::json!({"uri": "stdin"}), "{told:#}");
+        ensure!(physical["region"]["startLine"].is_u64(), "{told:#}");
+    }
     Ok(())
 }
 

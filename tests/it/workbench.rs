@@ -21,6 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("workbench::the_shipped_set_passes_and_is_covered", the_shipped_set_passes_and_is_covered),
         trial("workbench::what_fails_says_what_it_looked_at", what_fails_says_what_it_looked_at),
         trial("workbench::cases_are_held_to_their_first_line", cases_are_held_to_their_first_line),
+        trial("workbench::no_case_is_left_out_in_silence", no_case_is_left_out_in_silence),
+        trial("workbench::a_case_of_a_policy_that_is_not_asked", a_case_of_a_policy_that_is_not_asked),
         trial("workbench::coverage_counts_what_was_not_reached", coverage_counts_what_was_not_reached),
         trial("workbench::a_part_can_be_run", a_part_can_be_run),
         trial("workbench::what_does_not_load_has_a_place", what_does_not_load_has_a_place),
@@ -127,7 +129,9 @@ fn the_shipped_set_passes_and_is_covered() -> anyhow::Result<()> {
     for policy in report["policies"].as_array().context("policies")? {
         let name = policy["name"].as_str().unwrap_or_default();
         ensure!(policy["coverage"] == 100.0 && policy["tests"].as_u64() > Some(0), "{policy}");
-        ensure!(name == "lib" || policy["cases"].as_u64() > Some(0), "{policy}");
+        // What these need no file tells.
+        let is_of_files = !["lib", "isolation", "one-at-a-time"].contains(&name);
+        ensure!(is_of_files == (policy["cases"].as_u64() > Some(0)), "{policy}");
     }
     let count = |what: &str| report[what].as_array().map_or(0, Vec::len);
     println!("{} policies, {} unit tests, {} cases", count("policies"), count("tests"), count("cases"));
@@ -208,6 +212,47 @@ fn cases_are_held_to_their_first_line() -> anyhow::Result<()> {
     surefoot(folder.path(), &["test", "--cases", "elsewhere"])?.says(1, &["7 of 11 failed"])?;
     surefoot(&folder.path().join("policies"), &["test", ".", "--cases", "../elsewhere"])?.says(1, &["7 of 11"])?;
     surefoot(folder.path(), &["test", "--cases", "nowhere"])?.says(2, &["cannot read the cases in nowhere"])?;
+    Ok(())
+}
+
+fn no_case_is_left_out_in_silence() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    write(folder.path(), "tests/cases/owner/sub/deep/bad.yml", case("# want: allow", "a", ""))?;
+    let object: Value = serde_saphyr::from_str(&case("", "a", ""))?;
+    write(folder.path(), "tests/cases/owner/bad.json", format!("# want: allow\n{object}\n"))?;
+    write(folder.path(), "tests/cases/owner/notes.md", "no case")?;
+    write(folder.path(), "tests/cases/loose.yaml", case("# want: allow", "a", ""))?;
+    write(folder.path(), "tests/cases/ownr/sub/deny.yaml", case("# want: allow", "a", ""))?;
+    std::os::unix::fs::symlink("..", folder.path().join("tests/cases/owner/round"))?;
+    let run = surefoot(folder.path(), &["test"])?;
+    run.says(
+        1,
+        &[
+            "FAIL tests/cases/owner/sub/deep/bad.yml\n     want denials: none; got: owner/missing",
+            "FAIL tests/cases/owner/bad.json\n     want denials: none; got: owner/missing",
+            "note: tests/cases: cases not run, there is no policy `ownr`; did you mean `owner`?",
+            "they lie in no folder that is named after a policy: loose.yaml",
+            "2 of 6 failed",
+        ],
+    )?;
+    let junit = surefoot(folder.path(), &["test", "-o", "junit"])?;
+    let document = roxmltree::Document::parse(&junit.stdout).with_context(|| junit.stdout.clone())?;
+    let told = document.descendants().filter_map(|it| it.has_tag_name("skipped").then(|| it.attribute("message"))?);
+    ensure!(told.filter(|it| it.contains("cases not run")).count() == 2, "{}", junit.stdout);
+    Ok(())
+}
+
+/// That a policy refuses nothing when it is not asked is no pass.
+fn a_case_of_a_policy_that_is_not_asked() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    let policy = format!("# METADATA\n# title: Owner\n# custom:\n#   action: Deny\n#   needs: [history]\n{POLICY}");
+    write(folder.path(), "policies/owner/policy.rego", policy)?;
+    fs::remove_file(folder.path().join("tests/cases/owner/deny.yaml"))?;
+    surefoot(folder.path(), &["test"])?.says(0, &["2 tests    0 cases", "2 tests and 0 cases passed, 1 skipped"])?;
+    let verbose = surefoot(folder.path(), &["test", "-v"])?;
+    verbose.says(0, &["skip tests/cases/owner/allow.yaml", "the policy needs history, which files do not tell"])?;
+    let report = surefoot(folder.path(), &["test", "-o", "json"])?.json()?;
+    ensure!(report["cases"][0]["outcome"] == "skipped", "{report}");
     Ok(())
 }
 

@@ -63,9 +63,9 @@ fn rule(report: &Report, name: &str) -> Value {
     let description = if description.trim().is_empty() { title } else { description.trim() };
     json!({
         "id": name,
-        "shortDescription": {"text": format!("{title} ({name})")},
-        "fullDescription": {"text": description},
-        "help": {"text": format!("{description}\n\nsurefoot explain {policy}")},
+        "shortDescription": message(&format!("{title} ({name})")),
+        "fullDescription": message(description),
+        "help": message(&format!("{description}\n\nsurefoot explain {policy}")),
         "properties": {"tags": [format!("policy:{policy}")]},
     })
 }
@@ -83,17 +83,22 @@ fn result(report: &Report, judged: &Judged, finding: &Finding, rules: &[String])
         }],
     });
     let place = report.place_in_file(judged, finding);
-    if let Some((file, place)) = place.filter(|(file, _)| file.name != "<stdin>") {
+    if let Some((file, place)) = place {
         location["physicalLocation"] = json!({"artifactLocation": artifact(&file.name), "region": region(file, place)});
     }
     json!({
         "ruleId": name,
         "ruleIndex": rules.iter().position(|rule| *rule == name),
         "level": if finding.level == Level::Deny { "error" } else { "warning" },
-        "message": {"text": text},
+        "message": message(&text),
         "locations": [location],
         "partialFingerprints": {"surefoot/v1": fingerprint(judged, finding, place.map_or("", |(file, _)| &file.name))},
     })
+}
+
+/// A message as the standard has them (§3.11.5): a single brace would begin a placeholder.
+fn message(text: &str) -> Value {
+    json!({"text": text.replace('{', "{{").replace('}', "}}")})
 }
 
 /// From the place to the end of what is underlined.
@@ -108,6 +113,10 @@ fn region(file: &File, Place { line, column, length }: Place) -> Value {
 
 /// A file below the working folder, which in CI is the repository, relative to it; others as they are.
 fn artifact(file: &str) -> Value {
+    if file == "<stdin>" {
+        // It lies in no repository, but readers ask for a file, and `<` begins no URI.
+        return json!({"uri": "stdin"});
+    }
     let path = Path::new(file);
     let here = env::current_dir().unwrap_or_default();
     match path.strip_prefix(&here).unwrap_or(path) {
@@ -162,19 +171,20 @@ fn by_name(root: &Json, pointer: &str) -> String {
 fn notifications(report: &Report) -> Vec<Value> {
     let problems = report.problems.iter().map(|problem| {
         let place = problem.place.map(|place| (place.line, place.column));
-        notification(&problem.message, &problem.file, place)
+        notification("error", &problem.message, &problem.file, place)
     });
     let failures = report.failures.iter().map(|Failure { policy, file, line, column, message, .. }| {
         let place = (*line > 0).then_some((*line as usize, *column as usize));
         let message = if policy.is_empty() { message.clone() } else { format!("policy {policy} is broken: {message}") };
-        notification(&message, file, place)
+        notification("error", &message, file, place)
     });
-    problems.chain(failures).collect()
+    let notices = report.notices.iter().map(|notice| notification("note", notice, "", None));
+    problems.chain(failures).chain(notices).collect()
 }
 
-fn notification(message: &str, file: &str, place: Option<(usize, usize)>) -> Value {
-    let mut notification = json!({"level": "error", "message": {"text": message}});
-    if !file.is_empty() && file != "<stdin>" {
+fn notification(level: &str, text: &str, file: &str, place: Option<(usize, usize)>) -> Value {
+    let mut notification = json!({"level": level, "message": message(text)});
+    if !file.is_empty() {
         let mut physical = json!({"artifactLocation": artifact(file)});
         if let Some((line, column)) = place {
             physical["region"] = json!({"startLine": line, "startColumn": column.max(1)});

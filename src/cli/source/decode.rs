@@ -86,7 +86,9 @@ fn decode(value: &Value) -> Option<Finding> {
     let error = serde_path_to_error::deserialize::<_, Deployment>(value).err()?;
     let pointer: String = error.path().iter().filter_map(step).collect();
     let told = error.inner().to_string();
-    let fix = if told.contains("expected a string") { "put it in quotes" } else { "" };
+    // Quotes make a text of what is one word; not of a list or a map.
+    let is_word = value.pointer(&pointer).is_some_and(|it| !it.is_array() && !it.is_object());
+    let fix = if is_word && told.contains("expected a string") { "put it in quotes" } else { "" };
     Some(fault(&pointer, format!("the API server cannot read this as a Deployment: {told}"), fix))
 }
 
@@ -226,6 +228,15 @@ mod tests {
             let document = &tree::parse(&format!("apiVersion: apps/v1\nkind: Deployment\n{text}\n")).unwrap()[0];
             let faults = faults(&document.value).err().unwrap_or_default();
             assert_eq!(faults.first().map(|fault| fault.path.as_str()), path, "{text}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn quotes_help_a_word_alone() {
+        for (value, fix) in [("5", "put it in quotes"), ("no", "put it in quotes"), ("{b: 1}", ""), ("[b]", "")] {
+            let text = format!("apiVersion: apps/v1\nkind: Deployment\nmetadata: {{labels: {{a/b: {value}}}}}\n");
+            let faults = faults(&tree::parse(&text).unwrap()[0].value).unwrap_err();
+            assert_eq!(faults[0].fix, fix, "{value}: {}", faults[0].message);
         }
     }
 

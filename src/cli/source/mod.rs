@@ -194,6 +194,10 @@ impl Manifests {
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = match entries {
             Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let way_out = "may not be read: permission denied; what is below it was not judged: chmod u+rx, or name the folders beside it";
+                return self.problem(folder.display().to_string(), None, way_out);
+            }
             Err(error) => return self.problem(folder.display().to_string(), None, cannot_read(&error)),
         };
         for entry in entries {
@@ -290,7 +294,9 @@ fn is_manifest(path: &Path) -> bool {
 fn cannot_read(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-        io::ErrorKind::PermissionDenied => "may not be read: permission denied".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "may not be read: permission denied; chmod u+r, or run this as its owner".to_owned()
+        }
         io::ErrorKind::FileTooLarge => format!("larger than {} MiB: no manifest is; give it in parts", MAX_FILE >> 20),
         _ => format!("cannot be read: {error}"),
     }

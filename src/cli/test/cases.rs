@@ -29,22 +29,54 @@ pub(super) struct Case {
     pub(super) policy: String,
     /// `None`: as wanted.
     pub(super) failed: Option<String>,
+    /// Why files cannot tell: it is no case of anything.
+    pub(super) skipped: Option<String>,
     pub(super) took: Duration,
 }
 
-/// Case files below `folder`, by policy; no folder, no cases.
+/// What lies in a folder of cases.
+#[derive(Debug, Default)]
+pub(super) struct Cases {
+    /// With the folder of each, which is named after a policy.
+    pub(super) files: Vec<(String, PathBuf)>,
+    /// Beside the folders: of no policy.
+    pub(super) loose: Vec<PathBuf>,
+}
+
+/// Case files below `folder`, by policy: *.yaml, *.yml and *.json, in its folder or below that.
 ///
 /// # Errors
 ///
 /// The folder cannot be read.
-pub(super) fn find(folder: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for policy in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let name = policy.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_case = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
-        found.extend(entries(&policy)?.into_iter().filter(is_case).map(|case| (name.clone(), case)));
+pub(super) fn find(folder: &Path) -> anyhow::Result<Cases> {
+    let mut found = Cases::default();
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            let mut files = Vec::new();
+            walk(&path, &mut files)?;
+            found.files.extend(files.into_iter().map(|file| (name.clone(), file)));
+        } else if is_case(&path) {
+            found.loose.push(path);
+        }
     }
     Ok(found)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for path in entries(folder)? {
+        // A link to a folder may lead round for ever.
+        if path.is_dir() && !path.is_symlink() {
+            walk(&path, files)?;
+        } else if is_case(&path) && path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_case(path: &Path) -> bool {
+    path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|one| end.eq_ignore_ascii_case(one)))
 }
 
 /// Sorted; what is hidden is not meant.
@@ -57,28 +89,42 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// One sentence for each folder of cases that belongs to no policy of `set`.
-pub(super) fn strays(found: &[(String, PathBuf)], set: &PolicySet) -> Vec<String> {
+/// One sentence for each folder of cases that belongs to no policy of `set`, and one for files that lie in none.
+pub(super) fn strays(found: &Cases, set: &PolicySet) -> Vec<String> {
     let known: Vec<&str> = set.policies().iter().map(|policy| policy.name.as_str()).collect();
-    let folders: BTreeSet<&str> = found.iter().map(|(policy, _)| policy.as_str()).collect();
+    let folders: BTreeSet<&str> = found.files.iter().map(|(policy, _)| policy.as_str()).collect();
     let strays = folders.into_iter().filter(|folder| !known.contains(folder));
-    strays.map(|folder| yaml::unknown("cases not run, there is no policy", folder, &known)).collect()
+    let mut told: Vec<String> =
+        strays.map(|folder| yaml::unknown("cases not run, there is no policy", folder, &known)).collect();
+    let loose: Vec<_> = found.loose.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    if !loose.is_empty() {
+        told.push(format!("cases not run, they lie in no folder that is named after a policy: {}", loose.join(", ")));
+    }
+    told
 }
 
 /// Judges the documents of `file`; what it finds of `policy` in the last one must be what the first line wants.
 pub(super) fn run(judge: &Judge, policy: &str, file: &Path) -> Case {
     let started = Instant::now();
-    let failed = holds(judge, policy, file).err().map(|error| format!("{error:#}"));
-    Case { file: file.display().to_string(), policy: policy.to_owned(), failed, took: started.elapsed() }
+    let (failed, skipped) = match holds(judge, policy, file) {
+        Ok(skipped) => (None, skipped),
+        Err(error) => (Some(format!("{error:#}")), None),
+    };
+    Case { file: file.display().to_string(), policy: policy.to_owned(), failed, skipped, took: started.elapsed() }
 }
 
-fn holds(judge: &Judge, policy: &str, file: &Path) -> anyhow::Result<()> {
+/// Gives why the policy could not be asked, if that is so.
+fn holds(judge: &Judge, policy: &str, file: &Path) -> anyhow::Result<Option<String>> {
     let bytes = fs::read(file).context("cannot be read")?;
     let text = String::from_utf8(bytes).ok().context("is no UTF-8; save it as UTF-8")?;
     let want = Want::parse(text.lines().next().unwrap_or_default())?;
     let mut found = source::read(&[file.to_owned()], &mut std::io::empty(), "default");
     let around = Around::new(&found, None);
-    let subjects = Subject::given(&mut found, &around);
+    let mut subjects = Subject::given(&mut found, &around);
+    // Policies that judge namespaces are asked, too, and can say nothing of files.
+    if let Some(namespace) = subjects.last().map(|subject| subject.object.namespace().to_owned()) {
+        subjects.push(Subject::whole(&namespace, &around, 0));
+    }
     if let Some(problem) = found.problems.first() {
         let place = problem.place.map(|place| format!("{}:{}: ", place.line, place.column)).unwrap_or_default();
         bail!("{place}{}", problem.message);
@@ -88,11 +134,16 @@ fn holds(judge: &Judge, policy: &str, file: &Path) -> anyhow::Result<()> {
         bail!("the policy broke: {}:{}:{}: {}", failure.file, failure.line, failure.column, failure.message);
     }
     let skipped = report.skipped.iter().find(|skipped| skipped.policy == policy);
-    if let Some(skipped) = skipped.filter(|_| want != Want::default()) {
-        bail!("the policy needs {}, which files do not tell; test it with unit tests", skipped.needs.join(" and "));
+    let skipped = skipped.map(|it| {
+        format!("the policy needs {}, which files do not tell; test it with unit tests", it.needs.join(" and "))
+    });
+    if let Some(skipped) = skipped {
+        // That it refuses nothing says nothing of a policy that was not asked.
+        ensure!(want == Want::default(), skipped);
+        return Ok(Some(skipped));
     }
     let applied = report.judged.last().context("there is no Deployment in it")?;
-    want.compare(policy, applied)
+    want.compare(policy, applied).map(|()| None)
 }
 
 /// What the first line of a case asks for: `# want: deny CODE, CODE`, `# want: warn CODE`, `# want: allow`.

@@ -41,8 +41,8 @@ pub(super) fn json(run: &Run) -> anyhow::Result<String> {
         json!({
             "file": case.file,
             "policy": case.policy,
-            "outcome": outcome(case.failed.is_some(), false),
-            "message": case.failed,
+            "outcome": outcome(case.failed.is_some(), case.skipped.is_some()),
+            "message": case.failed.as_ref().or(case.skipped.as_ref()),
             "milliseconds": milliseconds(case.took),
         })
     });
@@ -91,10 +91,17 @@ pub(super) fn junit(run: &Run) -> anyhow::Result<String> {
         class: case.policy.clone(),
         name: case.file.clone(),
         file: Some(case.file.clone()),
-        ended: match &case.failed {
-            Some(message) => Ended::Failed { message: message.clone(), text: String::new() },
-            None => Ended::Passed,
+        ended: match (&case.failed, &case.skipped) {
+            (Some(message), _) => Ended::Failed { message: message.clone(), text: String::new() },
+            (None, Some(why)) => Ended::Skipped(why.clone()),
+            (None, None) => Ended::Passed,
         },
+        ..junit::Case::default()
+    });
+    // What was not run is no test, but whoever reads nothing else must see it.
+    let notes = run.sets.iter().flat_map(|set| &set.notes).map(|note| junit::Case {
+        name: "not run".to_owned(),
+        ended: Ended::Skipped(note.clone()),
         ..junit::Case::default()
     });
     let problems = run.problems().map(|problem| junit::Case {
@@ -112,7 +119,7 @@ pub(super) fn junit(run: &Run) -> anyhow::Result<String> {
     });
     let suites = [
         Suite { name: "unit tests".to_owned(), cases: tests.collect() },
-        Suite { name: "cases".to_owned(), cases: cases.collect() },
+        Suite { name: "cases".to_owned(), cases: cases.chain(notes).collect() },
         Suite { name: "policies".to_owned(), cases: problems.chain(coverage).collect() },
     ];
     junit::render("surefoot test", &suites.into_iter().filter(|suite| !suite.cases.is_empty()).collect::<Vec<_>>())

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     Test,
-    cases::{self, Case},
+    cases::{self, Case, Cases},
 };
 use crate::{
     admission::{
@@ -142,7 +142,7 @@ impl Set {
         let sources = load::read(dir)?;
         let tests = Tests::load(&sources)?;
         let folder = args.cases_of(dir);
-        let cases = if args.cases.is_some() || folder.is_dir() { cases::find(&folder)? } else { Vec::new() };
+        let cases = if args.cases.is_some() || folder.is_dir() { cases::find(&folder)? } else { Cases::default() };
         self.notes =
             cases::strays(&cases, &policies).into_iter().map(|it| format!("{}: {it}", folder.display())).collect();
         for policy in sources.iter().filter(|source| !source.path.ends_with("_test.rego")) {
@@ -162,7 +162,7 @@ impl Set {
         let coverage = thread::scope(|scope| {
             // Beside the cases, which take as long.
             let coverage = scope.spawn(|| tests.coverage(ended.into_iter(), args.timeout));
-            self.run_cases(args, &judge, cases);
+            self.run_cases(args, &judge, cases.files);
             coverage.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
         });
         for (file, coverage) in coverage.into_iter().filter(|_| args.run.is_none()) {
@@ -208,7 +208,7 @@ impl Set {
             }
             let case = cases::run(judge, &policy, &file);
             let row = self.rows.entry(group(&known.file)).or_default();
-            row.cases += 1;
+            row.cases += usize::from(case.skipped.is_none());
             row.took += case.took;
             self.cases.push(case);
         }
