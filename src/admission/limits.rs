@@ -43,7 +43,16 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Asked {
     last: String,
+    count: usize,
     fared: Fared,
+}
+
+impl Asked {
+    fn begin(&mut self, what: &str) {
+        self.count += 1;
+        self.last.clear();
+        self.last.push_str(what);
+    }
 }
 
 /// How policies fared in one evaluation, by package. One that was given little time and overran it is in neither.
@@ -78,9 +87,20 @@ impl Watch {
             return Err(Broken::unplaced((*why).to_owned()));
         }
         let mut asked = self.lock();
-        asked.last.clear();
-        asked.last.push_str(package);
+        asked.begin(package);
         Ok(())
+    }
+
+    /// The test with this name is about to be run.
+    pub(super) fn test(&self, name: &str) {
+        self.lock().begin(name);
+    }
+
+    /// How many questions were asked, and what the last one was: the package of a policy, or the name of a test with its
+    /// dots. As long as they stay the same, that one is being answered.
+    pub fn progress(&self) -> (usize, String) {
+        let asked = self.lock();
+        (asked.count, asked.last.clone())
     }
 
     /// `rule` was evaluated, and might have taken `limit`.

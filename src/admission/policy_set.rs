@@ -7,13 +7,13 @@
 //!   config.yaml ──────────────── parameters, action, overrides, each checked against ──────┘
 //! ```
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Failure,
+    Failure, Limits, Watch,
     engine::{Broken, Engine, Session},
     gate::{self, Module, References},
     metadata::{self, Metadata, Need},
@@ -168,11 +168,11 @@ impl PolicySet {
 
     /// Checks, compiles and configures `sources`. Files that do not end in `.rego` are passed over.
     pub fn load(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
-        Self::checked(&rego(sources), config).map(|(set, _)| set)
+        Self::checked(&rego(sources), config, &Arc::default()).map(|(set, _)| set)
     }
 
     /// The same, with the engine that has parsed all files, tests too.
-    fn checked(sources: &[Source], config: &Config) -> Result<(Self, Engine), LoadErrors> {
+    fn checked(sources: &[Source], config: &Config, watch: &Arc<Watch>) -> Result<(Self, Engine), LoadErrors> {
         let (mut engine, modules) = parse(sources)?;
         let (mut errors, references) = gate::check(engine.modules(), sources);
         let mut packages = policies(&modules, sources, &mut errors);
@@ -196,15 +196,16 @@ impl PolicySet {
         let rest: Vec<Source> = sources.iter().filter(|s| !tests.contains(&s.path.as_str())).cloned().collect();
         let (digest, unseen) = (digest(&rest, config), stamps::unseen(&rest, config));
         let mut set = Self { policies: packages, digest, unseen };
-        set.learn_parameters(config, sources)?;
+        set.learn_parameters(config, sources, watch)?;
         Ok((set, engine))
     }
 
-    /// The same, and the set's own tests pass. Each that does not is an error with its place.
-    pub fn load_tested(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
+    /// The same, and the set's own tests pass. Each that does not is an error with its place. A test may do what nothing
+    /// stops, and this does not return then: `watch` shows which.
+    pub fn load_tested(sources: Vec<Source>, config: &Config, watch: &Arc<Watch>) -> Result<Self, LoadErrors> {
         let sources = rego(sources);
-        let (set, engine) = Self::checked(&sources, config)?;
-        let failed = Tests::of(sources.clone(), engine)?.run_all().into_iter().filter_map(|test| {
+        let (set, engine) = Self::checked(&sources, config, watch)?;
+        let failed = Tests::of(sources.clone(), engine)?.run_all(watch).into_iter().filter_map(|test| {
             let TestOutcome { name, file, line, column, failed, .. } = test;
             let message = format!("test {name} failed: {}; `surefoot test` shows more", failed?);
             Some(ConfigError::new(&file, text_of(&sources, &file), Position { line, column }, message))
@@ -254,9 +255,9 @@ impl PolicySet {
         &self.policies
     }
 
-    fn learn_parameters(&mut self, config: &Config, sources: &[Source]) -> Result<(), LoadErrors> {
+    fn learn_parameters(&mut self, config: &Config, sources: &[Source], watch: &Arc<Watch>) -> Result<(), LoadErrors> {
         let mut errors = Vec::new();
-        let mut session = Session::new(LEARNING);
+        let mut session = Session::new(Limits { time: LEARNING, watch: Some(Arc::clone(watch)) });
         for policy in &mut self.policies {
             if policy.places.contains_key("params") {
                 let input = tree([("parameters", Json::new_object())]);
@@ -636,7 +637,7 @@ mod tests {
             let mut sources = standard();
             let text = format!("package surefoot.probes_test\n\n{test}\n");
             sources.push(Source { path: "probes/policy_test.rego".to_owned(), text });
-            PolicySet::load_tested(sources, &Config::default()).map_err(|errors| errors.to_string())
+            PolicySet::load_tested(sources, &Config::default(), &Arc::default()).map_err(|errors| errors.to_string())
         };
         with("test_good if true").unwrap();
         let told = with("test_good if true\ntest_bad if 1 == 2\ntest_broken if 1 / 0 == 1").unwrap_err();

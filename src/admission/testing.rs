@@ -18,6 +18,7 @@ pub use self::{
     coverage::Coverage,
 };
 use super::{
+    Watch,
     engine::{Asked, Broken, Engine},
     policy_set::{self, LoadErrors, Source},
 };
@@ -53,7 +54,7 @@ pub struct TestOutcome {
 
 /// Runs every test in `sources`, in the order of the files.
 pub fn run_tests(sources: &[Source]) -> Result<Vec<TestOutcome>, LoadErrors> {
-    Ok(Tests::load(sources)?.run_all())
+    Ok(Tests::load(sources)?.run_all(&Watch::default()))
 }
 
 /// The tests of a set, ready to run.
@@ -121,13 +122,14 @@ impl Tests {
     }
 
     /// Runs every test, in the order of the files.
-    pub(super) fn run_all(&self) -> Vec<TestOutcome> {
+    pub(super) fn run_all(&self, watch: &Watch) -> Vec<TestOutcome> {
         let mut left = LIMIT_OF_ALL;
         let run = |test| {
             if left.is_zero() {
                 let seconds = LIMIT_OF_ALL.as_secs();
                 return TestOutcome::new(test, Some(format!("not run: the tests before it took {seconds} s together")));
             }
+            watch.test(&test.name);
             let outcome = self.run(test, LIMIT.min(left));
             left = left.saturating_sub(outcome.took);
             outcome

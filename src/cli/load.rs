@@ -4,11 +4,12 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
 
-use super::bundle;
+use super::{bundle, given_up};
 use crate::{
     admission::{LoadError, LoadErrors, PolicySet, Source},
     config::{Config, ConfigError, yaml::Position},
@@ -19,6 +20,9 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// More than any set has: whoever gives a folder with more means another one.
 const MAX_ENTRIES: usize = 10_000;
+
+/// One question is not answered for longer than this: four times what a test may take.
+const STUCK: Duration = Duration::from_secs(20);
 
 /// Why there is no policy set, or no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +50,13 @@ pub(super) fn policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet,
 }
 
 /// The same, and its own tests pass: for whoever enforces it. Those of the compiled-in set did before this program was
-/// built.
+/// built. It ends, whatever is in them.
 pub(super) fn tested_policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
     let sources = sources(dir)?;
     let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
-    PolicySet::load_tested(sources, config).map_err(|errors| as_named_by_the_user(errors, dir, &names))
+    let config = config.clone();
+    let loaded = given_up::unless_stuck(STUCK, move |watch| PolicySet::load_tested(sources, &config, watch));
+    loaded.map_err(Unusable::Unread)?.map_err(|errors| as_named_by_the_user(errors, dir, &names))
 }
 
 fn sources(dir: Option<&Path>) -> Result<Vec<Source>, Unusable> {

@@ -19,6 +19,7 @@ mod completions;
 mod controller;
 mod explain;
 mod follow;
+mod given_up;
 mod help;
 mod isolation;
 mod judge;

@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use super::{
     ClusterArgs, Outcome,
     follow::Follow,
+    given_up,
     load::{self, Unusable},
 };
 use crate::{
@@ -61,11 +62,8 @@ pub(super) struct Webhook {
     cluster: ClusterArgs,
 }
 
-/// Policies may nest deep, and a debug build's frames are large; untouched stack costs nothing.
-const STACK: usize = 8 << 20;
-
-/// Longer than any set takes to load, its tests included.
-const LOADING: Duration = Duration::from_secs(60);
+/// Longer than any set takes to load, its tests included; those end (see [`load::tested_policies`]), a file system may not.
+const LOADING: Duration = Duration::from_secs(180);
 
 impl Webhook {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
@@ -80,7 +78,8 @@ impl Webhook {
         let tls = served.config()?;
         let rules = load_rules(policies.as_deref(), config.as_deref())?;
         info!(policies = rules.set.policies().len(), digest = rules.set.digest(), "policies are compiled");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(given_up::STACK).build()?;
         let ended = runtime.block_on(async {
             let mut signals = Signals::new()?;
             let client = cluster::connect(cluster.kubeconfig.as_deref(), cluster.context.as_deref()).await?;

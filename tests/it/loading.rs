@@ -425,19 +425,29 @@ fn what_could_never_be_asked() -> Result<()> {
         ),
         (format!("a := \"{}\"\n{deny}", "x".repeat(2000)), "hostile/policy.rego:3:7: line exceeds"),
     ];
-    for (body, says) in rows {
-        write(&folder.join("policies/hostile/policy.rego"), &format!("package surefoot.hostile\n\n{body}"))?;
-        let shown: String = body.chars().take(80).collect();
+    let refused = |says: &str, what: &str, limit: Duration| -> Result<()> {
         let mut command = Command::new(program());
         command.arg("webhook").arg("--policies").arg(folder.join("policies"));
         command.arg("--tls-cert").arg(folder.join("tls.crt")).arg("--tls-key").arg(folder.join("tls.key"));
         let begun = Instant::now();
         let output = run::mark(&mut command)?.output()?;
         let told = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(2) && told.contains(says), "{shown}: {} {told}", output.status);
-        ensure!(begun.elapsed() < Duration::from_secs(20), "{shown}: {:?}", begun.elapsed());
+        ensure!(output.status.code() == Some(2) && told.contains(says), "{what}: {} {told}", output.status);
+        ensure!(begun.elapsed() < limit, "{what}: {:?}", begun.elapsed());
+        Ok(())
+    };
+    for (body, says) in rows {
+        write(&folder.join("policies/hostile/policy.rego"), &format!("package surefoot.hostile\n\n{body}"))?;
+        let shown: String = body.chars().take(80).collect();
+        refused(says, &shown, Duration::from_secs(20))?;
     }
-    Ok(())
+    // A test that nothing stops: given up.
+    write(&folder.join("policies/hostile/policy.rego"), &format!("package surefoot.hostile\n\n{deny}"))?;
+    let (d, e) = (doubled("d", "[1]", "[@, @]"), doubled("e", "[1]", "[@, @]"));
+    let test = format!("package surefoot.hostile_test\n\n{d}{e}test_stuck if d33 == e33\n");
+    write(&folder.join("policies/hostile/policy_test.rego"), &test)?;
+    let says = "test data.surefoot.hostile_test.test_stuck does not end";
+    refused(says, "a test that nothing stops", Duration::from_secs(40))
 }
 
 /// `d0 := [1]`, `d1 := [d0, d0]`, …: small in memory, endless for whoever looks at all of it.
