@@ -259,7 +259,7 @@ fn history_of(record: &Record) -> History {
                 digest: revert.digest.clone(),
                 version: revert.version.clone(),
                 at: revert.at,
-                until: revert.until(),
+                until: revert.until,
                 evidence: revert.sentence(),
             });
         }
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn which_reverts_are_a_quarantine_and_until_when() {
-        let configuration = json!({"class": "configuration"});
+        let configuration = json!({"class": "configuration", "until": "2026-11-22T15:00:00Z"});
         let rows = [
             (
                 "newest first",

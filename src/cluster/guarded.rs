@@ -41,7 +41,7 @@ use futures::{
 };
 use kube::{
     Api, Client, Resource,
-    core::{NamespaceResourceScope, ObjectMeta},
+    core::{ClusterResourceScope, NamespaceResourceScope, ObjectMeta},
     runtime::watcher::Event,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -50,7 +50,7 @@ use tracing::{info, warn};
 
 use super::{
     store::{Change, OnChange, Store},
-    watching::{Kind, Shared, Stream, Watched},
+    watching::{ClusterKind, Kind, Shared, Stream, Watched},
 };
 use crate::{
     config::{Guard, UnknownGuard},
@@ -199,6 +199,22 @@ impl Guarded {
         let store = Store::default();
         let kind = Kind::new(store.clone(), Some(labels.to_owned()), keep, changed);
         self.fixed.push((namespace.to_owned(), Box::new(kind)));
+        store
+    }
+
+    /// Watches all objects of a kind that is in no namespace; in the store, and in changes, their namespace is empty.
+    pub fn watch_cluster<K, T>(
+        &mut self,
+        keep: impl Fn(K) -> T + Send + Sync + 'static,
+        changed: impl Fn(Change<'_, T>) + Send + Sync + 'static,
+    ) -> Store<T>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+        K: Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+        T: Send + Sync + 'static,
+    {
+        let store = Store::default();
+        self.fixed.push((String::new(), Box::new(ClusterKind::new(store.clone(), keep, changed))));
         store
     }
 

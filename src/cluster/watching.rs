@@ -5,7 +5,7 @@ use std::{collections::HashMap, error::Error as _, fmt, sync::Arc, time::Duratio
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
 use kube::{
     Api, Client, Resource,
-    core::NamespaceResourceScope,
+    core::{ClusterResourceScope, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -150,24 +150,50 @@ where
 {
     fn begin(&self, client: &Client, namespace: &str, shared: &Shared) -> BoxFuture<'static, String> {
         let api = Api::<K>::namespaced(client.clone(), namespace);
-        let mut stream = Stream::new(api, self.labels.as_deref(), Some(namespace), shared);
-        let (seen, namespace, listed) = (self.seen.clone(), namespace.to_owned(), Arc::clone(&shared.listed));
-        seen.store.begin(&namespace);
-        Box::pin(async move {
-            let mut listing = HashMap::new();
-            while let Some(event) = stream.next().await {
-                if seen.take(&namespace, event, &mut listing) {
-                    listed.notify_one();
-                }
-            }
-            format!("{} in namespace {namespace}", K::plural(&()))
-        })
+        let stream = Stream::new(api, self.labels.as_deref(), Some(namespace), shared);
+        let what = format!("{} in namespace {namespace}", K::plural(&()));
+        self.seen.clone().follow(stream, namespace, what, shared)
     }
 
     fn end(&self, namespace: &str) {
         for (name, before) in self.seen.store.end(namespace) {
             self.seen.tell(namespace, &name, Some(&before), None);
         }
+    }
+
+    fn knows(&self, namespace: &str) -> bool {
+        self.seen.store.knows(namespace)
+    }
+}
+
+/// A kind that is in no namespace; in the store it is under the empty name.
+pub(super) struct ClusterKind<K, T> {
+    seen: Seen<K, T>,
+}
+
+impl<K, T> ClusterKind<K, T> {
+    pub(super) fn new(
+        store: Store<T>,
+        keep: impl Fn(K) -> T + Send + Sync + 'static,
+        changed: impl Fn(Change<'_, T>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { seen: Seen { store, keep: Arc::new(keep), changed: Arc::new(changed) } }
+    }
+}
+
+impl<K, T> Watched for ClusterKind<K, T>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    K: Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    T: Send + Sync + 'static,
+{
+    fn begin(&self, client: &Client, namespace: &str, shared: &Shared) -> BoxFuture<'static, String> {
+        let stream = Stream::new(Api::<K>::all(client.clone()), None, None, shared);
+        self.seen.clone().follow(stream, namespace, K::plural(&()).into_owned(), shared)
+    }
+
+    fn end(&self, namespace: &str) {
+        self.seen.store.end(namespace);
     }
 
     fn knows(&self, namespace: &str) -> bool {
@@ -185,6 +211,33 @@ struct Seen<K, T> {
 impl<K, T> Clone for Seen<K, T> {
     fn clone(&self) -> Self {
         Self { store: self.store.clone(), keep: Arc::clone(&self.keep), changed: Arc::clone(&self.changed) }
+    }
+}
+
+impl<K, T> Seen<K, T>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    T: Send + Sync + 'static,
+{
+    /// Takes every event; resolves to `what` when there are no more.
+    fn follow(
+        self,
+        mut stream: Stream<K>,
+        namespace: &str,
+        what: String,
+        shared: &Shared,
+    ) -> BoxFuture<'static, String> {
+        let (namespace, listed) = (namespace.to_owned(), Arc::clone(&shared.listed));
+        self.store.begin(&namespace);
+        Box::pin(async move {
+            let mut listing = HashMap::new();
+            while let Some(event) = stream.next().await {
+                if self.take(&namespace, event, &mut listing) {
+                    listed.notify_one();
+                }
+            }
+            what
+        })
     }
 }
 

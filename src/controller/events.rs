@@ -100,8 +100,8 @@ fn pick(events: &[CoreEvent], evidence: &Evidence) -> Option<String> {
         Signal::Deadline => &["readiness", "startup"],
         Signal::Liveness => &["liveness"],
         Signal::Startup => &["startup"],
-        // A container that ended by itself has said so with its exit code.
-        Signal::Crash | Signal::OutOfMemory => return None,
+        // A container that ended by itself has said so with its exit code, and one that cannot run in its status.
+        Signal::Crash | Signal::OutOfMemory | Signal::Image | Signal::Configuration | Signal::Init => return None,
     };
     let field = format!("{{{}}}", evidence.container);
     let fits = |event: &&CoreEvent| {

@@ -12,7 +12,7 @@ use crate::{
         record::ObjectRef,
         snapshot::{
             Container, ContainerStatus, Deployment, Exit, Pod, Probe, Progress, ProgressState, ReplicaSet, Since,
-            Template,
+            Template, Waiting,
         },
     },
     template::{
@@ -68,6 +68,8 @@ crate::wire_kind!(WireDeployment, "apps", "v1", "Deployment", "deployments");
 impl WireDeployment {
     pub(super) fn keep(self) -> Deployment {
         let Self { metadata, spec, status } = self;
+        let conditions = status.conditions.unwrap_or_default();
+        let failure = conditions.iter().find(|one| one.r#type == "ReplicaFailure" && one.status == "True");
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
         let owner = controller(&metadata).map(|owner| format!("{}/{}", owner.kind, owner.name));
         Deployment {
@@ -92,7 +94,8 @@ impl WireDeployment {
             total: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),
             available: status.available_replicas.unwrap_or_default(),
-            progress: status.conditions.unwrap_or_default().into_iter().find_map(progress),
+            replica_failure: failure.map(|one| one.message.clone().unwrap_or_default()),
+            progress: conditions.into_iter().find_map(progress),
         }
     }
 }
@@ -176,6 +179,14 @@ pub(super) struct WirePod {
 #[serde(rename_all = "camelCase")]
 struct WirePodSpec {
     node_name: Option<String>,
+    init_containers: Option<Vec<WireInitContainer>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireInitContainer {
+    name: String,
+    restart_policy: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -185,6 +196,7 @@ struct WirePodStatus {
     reason: Option<String>,
     conditions: Option<Vec<WireCondition>>,
     container_statuses: Option<Vec<WireContainerStatus>>,
+    init_container_statuses: Option<Vec<WireContainerStatus>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -202,8 +214,16 @@ struct WireContainerStatus {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct WireState {
+    waiting: Option<WireWaiting>,
     running: Option<WireRunning>,
     terminated: Option<WireTerminated>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireWaiting {
+    reason: String,
+    message: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -233,22 +253,88 @@ impl WirePod {
         };
         let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         let driven_out = matches!(status.reason.as_deref(), Some("Evicted" | "NodeLost" | "Preempting" | "Shutdown"));
+        let sidecars: Vec<_> = spec
+            .init_containers
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|one| one.restart_policy.as_deref() == Some("Always"))
+            .map(|one| one.name)
+            .collect();
+        let inits = status.init_container_statuses.unwrap_or_default();
+        let (stay, init): (Vec<_>, Vec<_>) = inits.into_iter().partition(|one| sidecars.contains(&one.name));
+        let unscheduled = conditions.iter().find(|one| one.r#type == "PodScheduled" && one.status != "True");
         let pod = Pod {
+            scheduled: condition("PodScheduled"),
+            unschedulable: unscheduled.and_then(|one| one.message.clone()),
+            init_failure: init.into_iter().find_map(init_failure),
             created: created(&metadata),
             terminating: metadata.deletion_timestamp.is_some(),
             uid: metadata.uid.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
             owner: owner.as_ref().map(|owner| owner.uid.clone()).unwrap_or_default(),
             node: spec.node_name,
-            // Nodes are not watched yet. What the loss of one does to `ContainersReady` is nothing, and a reboot shows in
-            // how the containers ended.
+            // Known when the pod is put beside its node.
             node_ready: None,
+            boot: None,
             disrupted: ended || driven_out || condition("DisruptionTarget").is_some_and(|since| since.is),
             containers_ready: condition("ContainersReady"),
             initialized: condition("Initialized").filter(|since| since.is).map(|since| since.at),
-            containers: status.container_statuses.unwrap_or_default().into_iter().map(container_status).collect(),
+            containers: status
+                .container_statuses
+                .unwrap_or_default()
+                .into_iter()
+                .chain(stay)
+                .map(container_status)
+                .collect(),
         };
         OwnedPod { set: owner.map(|owner| owner.name), pod }
+    }
+}
+
+/// What counts of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// Condition `Ready`.
+    pub(super) ready: bool,
+    /// Another one after each start.
+    pub(super) boot: String,
+}
+
+/// A node on the wire.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct WireNode {
+    #[serde(default, deserialize_with = "crate::cluster::wire::metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: WireNodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WireNodeStatus {
+    conditions: Vec<WireNodeCondition>,
+    node_info: WireNodeInfo,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct WireNodeCondition {
+    r#type: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireNodeInfo {
+    #[serde(rename = "bootID")]
+    boot_id: String,
+}
+
+crate::wire_kind!(WireNode, "", "v1", "Node", "nodes", ClusterResourceScope);
+
+impl WireNode {
+    pub(super) fn keep(self) -> Node {
+        let ready = |one: &WireNodeCondition| one.r#type == "Ready" && one.status == "True";
+        Node { ready: self.status.conditions.iter().any(ready), boot: self.status.node_info.boot_id }
     }
 }
 
@@ -260,11 +346,43 @@ fn container_status(wire: WireContainerStatus) -> ContainerStatus {
         ready: wire.ready.unwrap_or_default(),
         started: wire.started.unwrap_or_default(),
         running_since: wire.state.running.and_then(|running| running.started_at),
+        waiting: wire.state.waiting.map(|waiting| waiting.keep()),
         last_exit: ended.map(|ended| Exit {
             code: ended.exit_code.unwrap_or_default(),
             reason: ended.reason.unwrap_or_default(),
             at: ended.finished_at,
         }),
+    }
+}
+
+/// An init container that has ended badly, or that something keeps from running.
+fn init_failure(wire: WireContainerStatus) -> Option<(String, Waiting)> {
+    if wire.state.running.is_some() {
+        return None;
+    }
+    let finished = wire.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == Some(0));
+    let ended = wire.state.terminated.or(wire.last_state.terminated);
+    // 255 and `Unknown` is what the reboot of a node leaves behind.
+    let badly = |ended: &WireTerminated| {
+        let code = ended.exit_code.unwrap_or_default();
+        code != 0 && !(code == 255 && ended.reason.as_deref() == Some("Unknown"))
+    };
+    let waiting = wire.state.waiting.filter(|waiting| !matches!(waiting.reason.as_str(), "PodInitializing" | ""));
+    let failure = match ended.filter(|ended| !finished && badly(ended)) {
+        Some(ended) => Waiting {
+            reason: ended.reason.filter(|reason| reason == "OOMKilled").unwrap_or_else(|| "Error".to_owned()),
+            message: format!("exit code {}", ended.exit_code.unwrap_or_default()),
+        },
+        None => waiting?.keep(),
+    };
+    Some((wire.name, failure))
+}
+
+impl WireWaiting {
+    fn keep(self) -> Waiting {
+        // The kubelet's back-off messages carry the pod's name and uid; of the others the beginning says it all.
+        let end = self.message.floor_char_boundary(512);
+        Waiting { reason: self.reason, message: self.message[..end].to_owned() }
     }
 }
 
@@ -276,12 +394,12 @@ fn template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Template, D::E
 /// What the controller keeps of a pod template.
 pub(super) fn reduce(whole: &Json) -> Template {
     let text = |path: &[&str]| json::str_at(whole, path).map(str::to_owned);
-    let regular = containers::containers(whole).into_iter().filter(|one| one.kind == ContainerKind::Regular);
+    let stay = containers::containers(whole).into_iter().filter(|one| one.kind != ContainerKind::Init);
     Template {
         digest: Digest::of_template(whole),
         restarted_at: text(&["metadata", "annotations", keys::RESTARTED_AT]),
         version: text(&["metadata", "labels", keys::VERSION]),
-        containers: regular.map(container).collect(),
+        containers: stay.map(container).collect(),
     }
 }
 
@@ -289,6 +407,7 @@ fn container(whole: containers::Container) -> Container {
     let numbers = |probe: containers::Probe| Probe { period: probe.period, failure_threshold: probe.failure_threshold };
     Container {
         name: whole.name,
+        image: whole.image,
         readiness: whole.readiness.map(numbers),
         liveness: whole.liveness.map(numbers),
         startup: whole.startup.map(numbers),
@@ -338,6 +457,30 @@ mod tests {
         let mut other = text.clone();
         other["metadata"]["ownerReferences"] = owner("Job");
         assert_eq!(serde_json::from_value::<WirePod>(other).unwrap().keep().set, None);
+        let mut starting = text.clone();
+        starting["spec"]["initContainers"] = json!([{"name": "fetch"}, {"name": "proxy", "restartPolicy": "Always"}]);
+        let back_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+        for (state, last, wanted) in [
+            (back_off.clone(), ended(1, "Error"), Some(("Error", "exit code 1"))),
+            (back_off, ended(255, "Unknown"), Some(("CrashLoopBackOff", "back-off 10s"))),
+            (ended(0, "Completed"), ended(1, "Error"), None),
+            (json!({"running": {}}), ended(1, "Error"), None),
+            (json!({"waiting": {"reason": "InvalidImageName"}}), json!({}), Some(("InvalidImageName", ""))),
+        ] {
+            let status = |name: &str, state: &serde_json::Value| json!({"name": name, "restartCount": 1, "state": state, "lastState": last});
+            let running = json!({"running": {"startedAt": "2026-11-22T14:21:09Z"}});
+            starting["status"]["initContainerStatuses"] = json!([status("fetch", &state), status("proxy", &running)]);
+            let pod = serde_json::from_value::<WirePod>(starting.clone()).unwrap().keep().pod;
+            let found = pod.init_failure.as_ref().map(|(name, waiting)| {
+                assert_eq!(name, "fetch");
+                (waiting.reason.as_str(), waiting.message.as_str())
+            });
+            assert_eq!(found, wanted);
+            let names: Vec<_> = pod.containers.iter().map(|status| status.name.as_str()).collect();
+            assert_eq!(names, ["model", "proxy"]);
+            assert_eq!(pod.containers[0].waiting.as_ref().unwrap().reason, "CrashLoopBackOff");
+        }
         let mut evicted = text;
         evicted["status"] = json!({"phase": "Failed", "reason": "Evicted"});
         assert!(serde_json::from_value::<WirePod>(evicted).unwrap().keep().pod.disrupted);
@@ -347,7 +490,7 @@ mod tests {
     fn a_deployment_and_its_replica_set_have_the_same_template() {
         let template = json!({"metadata": {"labels": {"app": "churn", "app.kubernetes.io/version": "2.4.0"}},
             "spec": {"containers": [{"name": "model", "readinessProbe": {"httpGet": {"port": 1}, "periodSeconds": 5}}],
-                "initContainers": [{"name": "fetch"}]}});
+                "initContainers": [{"name": "fetch"}, {"name": "proxy", "restartPolicy": "Always"}]}});
         let mut of_set = template.clone();
         of_set["metadata"]["labels"]["pod-template-hash"] = "7d9f4c".into();
         let deployment = json!({"metadata": {"name": "churn", "namespace": "shop", "uid": "d", "generation": 4,
@@ -360,12 +503,25 @@ mod tests {
         assert!(deployment.canary && deployment.owner.is_none() && deployment.replicas == 1);
         assert_eq!(deployment.progress.unwrap().state, ProgressState::DeadlineExceeded);
         assert_eq!(deployment.template.version.as_deref(), Some("2.4.0"));
-        assert_eq!(deployment.template.containers.len(), 1);
+        let names: Vec<_> = deployment.template.containers.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["model", "proxy"], "what stays is watched");
         let set = json!({"metadata": {"name": "churn-1", "uid": "rs", "ownerReferences":
                 [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "churn", "uid": "d", "controller": true}]},
             "spec": {"template": of_set}});
         let owned = serde_json::from_value::<WireReplicaSet>(set).unwrap().keep();
         assert_eq!(owned.owner.unwrap().uid, "d");
         assert_eq!(owned.set.template, deployment.template);
+    }
+
+    #[test]
+    fn a_node_as_the_kubelet_writes_it() {
+        let node = |ready: &str| {
+            let text = json!({"metadata": {"name": "bed"}, "status": {"nodeInfo": {"bootID": "b-1", "machineID": "m"},
+                "conditions": [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": ready}]}});
+            serde_json::from_value::<WireNode>(text).unwrap().keep()
+        };
+        assert_eq!(node("True"), Node { ready: true, boot: "b-1".into() });
+        // What the control plane writes when the kubelet is silent.
+        assert!(!node("Unknown").ready);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     },
     config::{Guard, Rollouts},
     rollout::{
-        Because, Decision, History, Settings, Snapshot, decide,
+        Because, Decision, History, Rest, Settings, Snapshot, decide,
         record::{Evidence, Revert, StallReason},
     },
     template::{
@@ -160,6 +160,11 @@ impl Reconciler {
         let mut act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
         let before = act.stored.clone();
         match decision {
+            Decision::Rest(Rest::Reverted { again_at, .. }) => {
+                act.record(decision).await?;
+                Ok(Some(again_at.map_or(Again::OnChange, Again::At)))
+            }
+            Decision::Rest(Rest::Stale) => Ok(Some(Again::At(Timestamp::now() + STALLED))),
             Decision::Rest(_) => Ok(Some(Again::OnChange)),
             Decision::Watch(watch) => {
                 act.record(decision).await?;

@@ -8,10 +8,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::objects::{OwnedPod, OwnedSet, WireDeployment, WirePod, WireReplicaSet};
+use super::objects::{Node, OwnedPod, OwnedSet, WireDeployment, WireNode, WirePod, WireReplicaSet};
 use crate::{
     cluster::{Change, Guarded, Store, guarded::Namespaces, records::RecordStore},
-    rollout::snapshot::{Deployment, Snapshot},
+    rollout::snapshot::{Deployment, Pod, Snapshot},
 };
 
 /// Namespace and name of a Deployment.
@@ -64,6 +64,7 @@ pub(super) struct Watches {
     deployments: Store<Deployment>,
     sets: Store<OwnedSet>,
     pods: Store<OwnedPod>,
+    nodes: Store<Node>,
 }
 
 impl Watches {
@@ -88,6 +89,7 @@ impl Watches {
                 on.add(Key::new(change.namespace, &owner.name));
             }
         });
+        let nodes = Self::begin_nodes(guarded, queue, &sets, &pods);
         let on = queue.clone();
         let records = RecordStore::watch(guarded, own_namespace, move |change| {
             if let Some(Ok(stored)) = change.after.or(change.before) {
@@ -100,7 +102,38 @@ impl Watches {
                 on.add(Key::new(change.name, &deployment.name));
             }
         });
-        Self { namespaces: guarded.namespaces(), records, deployments, sets, pods }
+        Self { namespaces: guarded.namespaces(), records, deployments, sets, pods, nodes }
+    }
+
+    /// A node tells of itself every few minutes; what is news is that it is lost, back, or was rebooted.
+    fn begin_nodes(
+        guarded: &mut Guarded,
+        queue: &Queue,
+        sets: &Store<OwnedSet>,
+        pods: &Store<OwnedPod>,
+    ) -> Store<Node> {
+        let (on, sets, pods, namespaces) = (queue.clone(), sets.clone(), pods.clone(), guarded.namespaces());
+        guarded.watch_cluster(WireNode::keep, move |change: Change<'_, Node>| {
+            if change.before == change.after {
+                return;
+            }
+            for namespace in namespaces.all() {
+                let there = pods.select(&namespace.name, |pod| pod.pod.node.as_deref() == Some(change.name));
+                let sets = there.iter().filter_map(|pod| sets.get(&namespace.name, pod.set.as_deref()?));
+                sets.filter_map(|set| Some(Key::new(&namespace.name, &set.owner.as_ref()?.name)))
+                    .for_each(|key| on.add(key));
+            }
+        })
+    }
+
+    /// The pod beside its node. Of a node that is not known nothing is held against it or its pods.
+    fn placed(&self, pod: &OwnedPod) -> Pod {
+        let node = pod.pod.node.as_deref().and_then(|node| self.nodes.get("", node));
+        Pod {
+            node_ready: node.as_ref().map(|node| node.ready),
+            boot: node.map(|node| node.boot.clone()).filter(|boot| !boot.is_empty()),
+            ..pod.pod.clone()
+        }
     }
 
     /// The Deployment as it was last seen, with what belongs to it. `None`: it is gone, or not guarded, or not all of
@@ -118,7 +151,7 @@ impl Watches {
         Some(Snapshot {
             deployment: Deployment::clone(&deployment),
             replica_sets: sets.iter().map(|set| set.set.clone()).collect(),
-            pods: pods.iter().map(|pod| pod.pod.clone()).collect(),
+            pods: pods.iter().map(|pod| self.placed(pod)).collect(),
         })
     }
 

@@ -9,18 +9,28 @@ use super::{
     history::History,
     record::{ByHand, Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
     settings::Settings,
-    settle,
-    snapshot::{ProgressState, ReplicaSet, Snapshot},
+    settle, signals,
+    snapshot::{Pod, ProgressState, ReplicaSet, Snapshot},
     target::target,
-    time::{after, before},
+    time::after,
 };
-use crate::{config::Guard, template::overriding};
+use crate::{
+    config::Guard,
+    template::overriding::{self, Void},
+};
 
 /// After so many reverts within [`REVERT_WINDOW`] surefoot leaves a Deployment alone: somebody or something keeps
 /// putting failing templates there, and has to be told.
 pub const MOST_REVERTS: usize = 3;
 /// See [`MOST_REVERTS`].
 pub const REVERT_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// A quarantine for what may be cured from outside ends after this.
+pub const CURE: Duration = Duration::from_secs(3600);
+/// So often it ends by itself; from then on it stays like any other.
+pub const MOST_CURES: usize = 3;
+/// No watch lags behind our own writes for longer than this. What still looks older than a revert then is what there is
+/// (a record was edited, a cluster was restored).
+const LAG: Duration = Duration::from_secs(60);
 
 /// What is to be done now.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +73,14 @@ pub enum Rest {
     NoReplicaSet,
     /// What is seen is older than the revert that was made.
     Stale,
+    /// The last good template is back, by a revert of ours, and is watched for as long as a bake: should it fail too, that
+    /// is said.
+    Reverted {
+        /// When to look again if nothing changes.
+        again_at: Option<Timestamp>,
+        /// It has not failed within the window.
+        quiet: bool,
+    },
     /// The template has settled.
     Settled,
     /// The template is quarantined, and at 0 replicas.
@@ -135,13 +153,23 @@ pub fn by_hand(
 }
 
 /// Whether the current rollout is failing, apart from what follows from it.
-pub fn read(snapshot: &Snapshot, history: &History, settings: &Settings, now: Timestamp) -> Reading {
+pub fn read(
+    snapshot: &Snapshot,
+    record: Option<&Record>,
+    history: &History,
+    settings: &Settings,
+    now: Timestamp,
+) -> Reading {
     let deadline = snapshot
         .current()
         .and_then(|set| snapshot.deployment.progress_of(set))
         .filter(|(state, _)| *state == ProgressState::DeadlineExceeded)
         .map(|_| snapshot.deployment.progress_deadline);
-    budget::read(history, &snapshot.deployment.template.containers, settings, deadline, now)
+    let last = record.filter(|record| record.uid == snapshot.deployment.uid).and_then(|record| record.settled.first());
+    let good = last.and_then(|last| snapshot.replica_sets.iter().find(|set| last.is_of(set)));
+    let good = good.map(|set| &set.template);
+    let rollout = budget::Rollout { template: &snapshot.deployment.template, good, deadline };
+    budget::read(history, rollout, settings, now)
 }
 
 /// The arguments of [`decide`].
@@ -186,17 +214,20 @@ impl Case<'_> {
         }
         let Some(set) = self.snapshot.current() else { return Decision::Rest(Rest::NoReplicaSet) };
         if ours.and_then(|record| record.settled.first()).is_some_and(|last| last.is_of(set)) {
-            return Decision::Rest(Rest::Settled);
+            return ours.and_then(|record| self.went_back(record)).unwrap_or(Decision::Rest(Rest::Settled));
         }
         if let Some(seed) = settle::seed(self.snapshot, self.record, self.settings, self.now) {
             return Decision::Settle(seed);
         }
-        let reading = read(self.snapshot, self.history, self.settings, self.now);
+        let reading = self.read();
         if reading.failing {
-            return self.act(reading.evidence);
+            let class = self.class(&reading.evidence);
+            return self.act(reading.evidence, class);
         }
         match self.returned() {
-            Some((due, evidence)) if due <= self.now => self.act(Evidence { until: self.now, ..evidence }),
+            Some((due, entry)) if due <= self.now => {
+                self.act(Evidence { until: self.now, ..entry.evidence.clone() }, entry.class)
+            }
             back => self.watch(set, reading, back.map(|(due, _)| due)),
         }
     }
@@ -218,7 +249,7 @@ impl Case<'_> {
         let current = current.filter(|current| current.digest == deployment.template.digest);
         let stalled = current.and_then(|current| current.stall.as_ref()).map(|stall| &stall.evidence);
         let spent = stalled.or(current.and_then(|current| current.spent.as_ref()));
-        match self.act(spent.cloned().unwrap_or_else(|| Evidence::none(self.now))) {
+        match self.act(spent.cloned().unwrap_or_else(|| Evidence::none(self.now)), Class::Application) {
             Decision::Revert(revert) => Decision::Revert(Revert { by_hand: Some(asked.clone()), ..revert }),
             decision => decision,
         }
@@ -230,20 +261,24 @@ impl Case<'_> {
         record.quarantined(&self.snapshot.deployment.template.digest, self.now)?.by_hand.clone()
     }
 
+    fn read(&self) -> Reading {
+        read(self.snapshot, self.record, self.history, self.settings, self.now)
+    }
+
     /// A revert that was recorded and whose end is not: it is decided again from what is there.
     fn carry_on(&self, record: &Record) -> Option<Decision> {
         let deployment = &self.snapshot.deployment;
         let revert = record.reverts.first().filter(|revert| revert.outcome == Outcome::Recorded)?;
         let digest = &deployment.template.digest;
         let stall = |reason| Decision::Stall { reason, evidence: revert.evidence.clone() };
-        // Overtaken: whoever goes back to the good template now does that by himself.
-        let overtaken = record.settled.first().is_some_and(|settled| settled.at > revert.at);
         match &revert.target {
-            Some(good) if good.digest == *digest && overtaken => None,
+            // Overtaken: whoever goes back to the good template now does that by himself, and the failing one may be the
+            // good one by now.
+            _ if record.settled.first().is_some_and(|settled| settled.at > revert.at) => None,
             Some(good) if good.digest == *digest => Some(Decision::Finish(revert.clone())),
             None if revert.digest == *digest && deployment.replicas == 0 => Some(Decision::Finish(revert.clone())),
             // Something else was applied in between. The template stays quarantined: it did fail.
-            _ if revert.digest != *digest => None,
+            _ if revert.digest != *digest || (revert.by_hand.is_none() && self.took_the_risk()) => None,
             _ if deployment.paused => Some(stall(StallReason::Paused)),
             None => Some(Decision::Revert(revert.clone())),
             Some(good) => match target(self.snapshot, Some(record), self.now) {
@@ -257,29 +292,86 @@ impl Case<'_> {
     /// The newest revert has been written, and this is the Deployment from before: a watch lags behind our own write.
     fn is_older(&self, record: &Record) -> bool {
         let deployment = &self.snapshot.deployment;
+        let fresh = self.history.since.is_none_or(|since| self.now < after(since, LAG));
         record.reverts.first().is_some_and(|revert| {
-            revert.outcome == Outcome::Written
+            fresh
+                && revert.outcome == Outcome::Written
                 && revert.digest == deployment.template.digest
                 && revert.generation >= deployment.generation
                 && (revert.target.is_some() || deployment.replicas > 0)
         })
     }
 
+    /// The last good template after a revert of ours: not reverted, whatever it does, but if it fails as well, it is the
+    /// cluster that somebody has to look at.
+    fn went_back(&self, record: &Record) -> Option<Decision> {
+        let digest = &self.snapshot.deployment.template.digest;
+        let revert = record.reverts.first().filter(|revert| revert.outcome == Outcome::Written)?;
+        let to_this = revert.target.as_ref().is_some_and(|target| target.digest == *digest);
+        let settled_since = record.settled.first().is_some_and(|settled| settled.at > revert.at);
+        let current = record.current.as_ref().filter(|current| current.digest == *digest);
+        let stalled = current.is_some_and(|current| current.stall.is_some());
+        let ends = after(revert.at, self.settings.bake);
+        if !to_this || settled_since || !(stalled || (revert.at..ends).contains(&self.now)) {
+            return None;
+        }
+        let reading = self.read();
+        if reading.failing {
+            return Some(Decision::Stall { reason: StallReason::SameTemplate, evidence: reading.evidence });
+        }
+        let again_at = [reading.worse_at, Some(ends).filter(|ends| *ends > self.now)].into_iter().flatten().min();
+        Some(Decision::Rest(Rest::Reverted { again_at, quiet: reading.evidence.failures == 0 }))
+    }
+
+    /// Somebody who may has set an override for what runs now. One that never counted is no such thing.
+    fn took_the_risk(&self) -> bool {
+        let text = self.snapshot.deployment.override_text.as_deref();
+        text.is_some_and(|text| matches!(overriding::read(text, self.now), Ok(_) | Err(Void::Ended(_))))
+    }
+
     /// A quarantined template that is back (the webhook was away): when it is to be reverted, and what it did. The
     /// delay rises, so as not to fight whatever keeps putting it there. Where somebody took the risk with an override,
     /// its budget decides as for any other template, also when the override is over.
-    fn returned(&self) -> Option<(Timestamp, Evidence)> {
+    fn returned(&self) -> Option<(Timestamp, &Revert)> {
         let deployment = &self.snapshot.deployment;
-        let record = self.record.filter(|_| deployment.override_text.is_none())?;
+        let record = self.record.filter(|_| !self.took_the_risk())?;
         let entry = record.quarantined(&deployment.template.digest, self.now)?;
         let written = |revert: &&Revert| revert.digest == entry.digest && revert.outcome == Outcome::Written;
         let times = record.reverts.iter().filter(written).count().clamp(1, 4);
         let delay = Duration::from_secs(10) * 6_u32.pow(times as u32 - 1);
-        Some((after(self.history.since.unwrap_or(self.now), delay), entry.evidence.clone()))
+        Some((after(self.history.since.unwrap_or(self.now), delay), entry))
+    }
+
+    /// Whether what fails may be cured without another template: by its kind, or because it fails on one node only and
+    /// is well on another.
+    fn class(&self, evidence: &Evidence) -> Class {
+        let well_elsewhere = |node: &String| {
+            let well = |pod: &Pod| pod.containers_ready.is_some_and(|since| since.is) && signals::counts(pod);
+            let elsewhere = |pod: &Pod| pod.node.as_ref().is_some_and(|other| other != node);
+            self.snapshot.current().is_some_and(|set| self.snapshot.pods_of(set).any(|pod| well(pod) && elsewhere(pod)))
+        };
+        let one_bad_node = matches!(evidence.nodes.as_slice(), [node] if well_elsewhere(node));
+        let digest = &self.snapshot.deployment.template.digest;
+        let known = self.record.and_then(|record| record.quarantined(digest, self.now));
+        match evidence.signal.is_configuration() || one_bad_node {
+            // What it was found guilty of before is not taken back by failing in another way too.
+            true if known.is_none_or(|known| known.class == Class::Configuration) => Class::Configuration,
+            _ => Class::Application,
+        }
+    }
+
+    /// When the quarantine ends by itself.
+    fn until(&self, class: Class) -> Option<Timestamp> {
+        let digest = &self.snapshot.deployment.template.digest;
+        let same = |entry: &&Revert| {
+            entry.digest == *digest && entry.class == Class::Configuration && entry.outcome != Outcome::Observed
+        };
+        let times = self.record.map_or(0, |record| record.reverts.iter().filter(same).count());
+        (class == Class::Configuration && times < MOST_CURES).then(|| after(self.now, CURE))
     }
 
     /// The rollout fails: go back, or say why not.
-    fn act(&self, evidence: Evidence) -> Decision {
+    fn act(&self, evidence: Evidence, class: Class) -> Decision {
         let deployment = &self.snapshot.deployment;
         let template = &deployment.template;
         if deployment.paused {
@@ -293,7 +385,7 @@ impl Case<'_> {
         if target.is_none() && deployment.replicas == 0 {
             return Decision::Rest(Rest::Withdrawn);
         }
-        if self.record.is_some_and(|record| record.reverts_since(before(self.now, REVERT_WINDOW)) >= MOST_REVERTS) {
+        if self.record.is_some_and(|record| record.reverts_within(REVERT_WINDOW, self.now) >= MOST_REVERTS) {
             return Decision::Stall { reason: StallReason::TooManyReverts, evidence };
         }
         let settled_once = self.record.is_some_and(|record| record.has_settled(&template.digest));
@@ -306,9 +398,10 @@ impl Case<'_> {
             at: self.now,
             generation: deployment.generation,
             outcome: Outcome::Recorded,
-            class: Class::Application,
+            class,
             by_hand: self.asked_before(&evidence),
             evidence,
+            until: self.until(class),
             // A template that once settled is never quarantined: it is what people go back to by hand.
             lifted: settled_once.then_some(self.now),
         })
@@ -317,7 +410,7 @@ impl Case<'_> {
     fn watch(&self, set: &ReplicaSet, reading: Reading, revert_at: Option<Timestamp>) -> Decision {
         let Self { snapshot, record, history, settings, now } = *self;
         let completed = settle::completed(snapshot, set, record, now);
-        let settles_at = completed.map(|at| settle::settles_at(snapshot, set, record, history, at, settings));
+        let settles_at = completed.map(|at| settle::settles_at(snapshot, set, record, history, at, settings, now));
         let quiet = snapshot.deployment.is_complete() && !snapshot.deployment.paused && revert_at.is_none();
         if quiet && settles_at.is_some_and(|at| at <= now) {
             return Decision::Settle(settle::settled(set, now));
@@ -329,8 +422,10 @@ impl Case<'_> {
 
     /// When this rollout was first seen, also if that was by another controller.
     fn began(&self) -> Option<Timestamp> {
-        let current = self.record.and_then(|record| record.current.as_ref());
-        let ours = current.filter(|current| current.digest == self.snapshot.deployment.template.digest);
+        let record = self.record.filter(|record| record.uid == self.snapshot.deployment.uid);
+        let ours = record
+            .and_then(|record| record.current.as_ref())
+            .filter(|current| current.digest == self.snapshot.deployment.template.digest);
         ours.map(|current| current.since).or(self.history.since)
     }
 }

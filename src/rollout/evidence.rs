@@ -16,7 +16,7 @@ impl Evidence {
     /// `12 of 30 probes failed in 41 s, the budget is 10 (readiness of "model": HTTP 503)`
     pub fn note(&self) -> String {
         let figures = match self.signal {
-            Signal::Deadline => format!("not ready {}", self.after_start()),
+            signal if signal.is_decided_by_deadline() => format!("not ready {}", self.after_start()),
             _ => format!("{} of {} probes failed {}", self.failures, self.attempts, self.in_time()),
         };
         let message = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
@@ -26,7 +26,7 @@ impl Evidence {
     /// `failed 12 of 30 probes in 41 s, the budget is 10`
     fn figures(&self) -> String {
         match self.signal {
-            Signal::Deadline => format!("was not ready {}", self.after_start()),
+            signal if signal.is_decided_by_deadline() => format!("was not ready {}", self.after_start()),
             _ => format!("failed {} of {} probes {}", self.failures, self.attempts, self.in_time()),
         }
     }
@@ -57,6 +57,9 @@ impl Evidence {
             Signal::Startup => "startup",
             Signal::Crash => "crash",
             Signal::OutOfMemory => "out of memory kill",
+            Signal::Image => "image",
+            Signal::Configuration => "configuration",
+            Signal::Init => "init",
         }
     }
 }

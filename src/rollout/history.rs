@@ -9,14 +9,14 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    record::Signal,
-    signals,
-    snapshot::{Container, ContainerStatus, Pod, ReplicaSet, Snapshot},
+    signals::{self, Cause},
+    snapshot::{Container, ContainerStatus, Deployment, Pod, ReplicaSet, Snapshot},
     time::{after, before, between},
+    track::Track,
 };
 
-/// Restarts that are taken from the count of a pod seen for the first time, at most.
-const MOST_RESTARTS: u32 = 100;
+/// A restart that is seen so short a time before its node shows another bootID was made by that reboot.
+const REBOOT: Duration = Duration::from_secs(120);
 
 /// What was seen of the current ReplicaSet's pods.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +32,8 @@ pub struct History {
     idle_since: Option<Timestamp>,
     /// It was seen complete. Before that there is no bake whose clock could stand.
     completed: bool,
+    /// When it was last looked at, by the clock that all times here are of.
+    looked: Option<Timestamp>,
     pub(super) pods: BTreeMap<String, PodTrack>,
 }
 
@@ -40,33 +42,17 @@ pub struct History {
 pub(super) struct PodTrack {
     pub(super) name: String,
     pub(super) node: Option<String>,
+    /// bootID of its node.
+    boot: Option<String>,
+    /// Its node is not ready: whatever is seen of it now is not charged, and what was seen before waits.
+    pub(super) away: bool,
+    /// When it got its node.
+    pub(super) placed: Timestamp,
     /// When all of it was first ready: from here on being unready costs.
     pub(super) served: Option<Timestamp>,
+    /// The init container that fails, and how.
+    pub(super) init: Option<(String, Cause)>,
     pub(super) containers: BTreeMap<String, Track>,
-}
-
-/// What was seen of one container.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Track {
-    restarts: u32,
-    started: bool,
-    /// When it first ran; before that an image is missing, or a node.
-    pub(super) ran: Option<Timestamp>,
-    /// When it was first restarted: from here on its being unready costs, not that of its neighbours.
-    pub(super) restarted: Option<Timestamp>,
-    /// Restarts that are charged, oldest first.
-    pub(super) charges: Vec<Charge>,
-    /// When it became ready or unready, oldest first; never empty.
-    pub(super) changes: Vec<(Timestamp, bool)>,
-}
-
-/// One restart.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Charge {
-    pub(super) at: Timestamp,
-    pub(super) cost: u32,
-    pub(super) signal: Signal,
-    pub(super) message: String,
 }
 
 impl History {
@@ -77,14 +63,21 @@ impl History {
         if self.replica_set != uid {
             self = Self { replica_set: uid, since: Some(now), ..Self::default() };
         }
+        let looked = self.looked.replace(now).unwrap_or(now);
+        if now < looked {
+            self.set_back(between(now, looked));
+        }
         self.completed |= snapshot.deployment.is_complete();
         self.count_idle(self.completed && snapshot.deployment.replicas == 0, now);
         let Some(set) = current else { return self };
+        let look = Look { deployment: &snapshot.deployment, set, before: looked.min(now), window, now };
         let mut seen = std::mem::take(&mut self.pods);
         for pod in snapshot.pods_of(set).filter(|pod| signals::counts(pod)) {
             let track = match seen.remove(&pod.uid) {
-                Some(track) => track.observe(pod, set, now),
-                None => PodTrack::first_sight(pod, set, window, now),
+                Some(track) if pod.node_ready == Some(false) => PodTrack { away: true, ..track },
+                Some(track) => track.observe(pod, look),
+                None if pod.node_ready == Some(false) => continue,
+                None => PodTrack::first_sight(pod, look),
             };
             self.pods.insert(pod.uid.clone(), track.forget_before(before(now, window)));
         }
@@ -107,147 +100,89 @@ impl History {
             _ => {}
         }
     }
+
+    /// The clock was set back: everything happened as long ago as it did before.
+    fn set_back(&mut self, by: Duration) {
+        let own = [&mut self.since, &mut self.failing, &mut self.idle_since];
+        own.into_iter().flatten().for_each(|at| *at = before(*at, by));
+        for pod in self.pods.values_mut() {
+            pod.placed = before(pod.placed, by);
+            pod.served = pod.served.map(|at| before(at, by));
+            pod.containers.values_mut().for_each(|track| track.set_back(by));
+        }
+    }
+}
+
+/// One look at a rollout.
+#[derive(Clone, Copy)]
+pub(super) struct Look<'a> {
+    pub(super) deployment: &'a Deployment,
+    pub(super) set: &'a ReplicaSet,
+    /// The look before this one.
+    pub(super) before: Timestamp,
+    pub(super) window: Duration,
+    pub(super) now: Timestamp,
 }
 
 impl PodTrack {
-    fn first_sight(pod: &Pod, set: &ReplicaSet, window: Duration, now: Timestamp) -> Self {
-        let containers = set.template.containers.iter();
+    fn first_sight(pod: &Pod, look: Look<'_>) -> Self {
+        let containers = look.set.template.containers.iter();
+        let served = served_before(pod, look.set);
         Self {
             name: pod.name.clone(),
             node: pod.node.clone(),
-            served: served_before(pod, set),
+            boot: pod.boot.clone(),
+            away: false,
+            placed: placed(pod),
+            served,
+            init: signals::init_cause(pod),
             containers: containers
-                .map(|container| (container.name.clone(), Track::first_sight(container, pod, window, now)))
+                .map(|container| {
+                    let status = status(pod, &container.name);
+                    (container.name.clone(), Track::first_sight(container, pod, status, served.is_some(), look))
+                })
                 .collect(),
         }
     }
 
-    fn observe(mut self, pod: &Pod, set: &ReplicaSet, now: Timestamp) -> Self {
+    fn observe(mut self, pod: &Pod, look: Look<'_>) -> Self {
+        let returned = std::mem::take(&mut self.away);
+        let rebooted = self.boot.is_some() && pod.boot.is_some() && self.boot != pod.boot;
         self.node.clone_from(&pod.node);
-        let mut forgiven = false;
-        for container in &set.template.containers {
+        self.boot = pod.boot.clone().or(self.boot);
+        self.placed = placed(pod).min(look.now);
+        self.init = signals::init_cause(pod);
+        let mut forgiven = returned || rebooted;
+        for container in &look.set.template.containers {
             let (Some(status), Some(track)) = (status(pod, &container.name), self.containers.get_mut(&container.name))
             else {
                 continue;
             };
-            forgiven |= track.observe(container, status, now);
+            if rebooted {
+                track.forgive_reboot(status, before(look.now, REBOOT));
+            } else if returned {
+                track.forgive_restarts(status);
+            }
+            forgiven |= track.observe(container, status, self.served, look);
         }
         if forgiven {
             self.served = None;
-            self.containers.values_mut().for_each(|track| track.begin_anew(now));
+            self.containers.values_mut().for_each(|track| track.begin_anew(look.now));
         }
-        if all_ready(pod, set) {
-            self.served.get_or_insert(now);
+        if all_ready(pod, look.set) {
+            self.served.get_or_insert(look.now);
         }
         self
     }
 
     fn forget_before(mut self, limit: Timestamp) -> Self {
-        for track in self.containers.values_mut() {
-            track.charges.retain(|charge| charge.at >= limit);
-            // The last change before the limit still says in what state the window began.
-            let old = track.changes.iter().take_while(|(at, _)| *at < limit).count();
-            track.changes.drain(..old.saturating_sub(1));
-        }
+        self.containers.values_mut().for_each(|track| track.forget_before(limit));
         self
     }
 }
 
-impl Track {
-    /// A container that was not watched before. Of its restarts only the number is known and when the last one was;
-    /// they are taken to lie evenly between the making of the pod and that one.
-    fn first_sight(container: &Container, pod: &Pod, window: Duration, now: Timestamp) -> Self {
-        let Some(status) = status(pod, &container.name) else {
-            return Self {
-                restarts: 0,
-                started: false,
-                ran: None,
-                restarted: None,
-                charges: Vec::new(),
-                changes: vec![(pod.created, false)],
-            };
-        };
-        let changed = match pod.containers_ready {
-            Some(ready) if ready.is == status.ready => ready.at,
-            _ if status.ready => status.running_since.unwrap_or(now),
-            _ => now,
-        };
-        let charges = earlier_restarts(container, status, pod.created, before(now, window), now);
-        Self {
-            restarts: status.restarts,
-            started: status.started,
-            ran: has_run(status).then(|| match status.restarts {
-                0 => status.running_since.unwrap_or(pod.created).min(now),
-                _ => pod.created,
-            }),
-            restarted: charges.first().map(|charge| charge.at),
-            charges,
-            changes: vec![(changed.min(now), status.ready)],
-        }
-    }
-
-    /// Whether it has restarted and that is not charged: it may load like a new one.
-    fn observe(&mut self, container: &Container, status: &ContainerStatus, now: Timestamp) -> bool {
-        let more = status.restarts.saturating_sub(self.restarts).min(MOST_RESTARTS);
-        self.restarts = status.restarts;
-        let (last, was_ready) = self.changes.last().copied().unwrap_or((now, false));
-        let now = now.max(last);
-        let charge = if more > 0 { charge(container, self.started, status, now) } else { None };
-        let forgiven = more > 0 && charge.is_none();
-        if let Some(charge) = charge {
-            self.restarted.get_or_insert(now);
-            self.charges.extend(std::iter::repeat_n(charge, more as usize));
-        }
-        if was_ready != status.ready {
-            self.changes.push((now, status.ready));
-        }
-        // A container in back-off shows `started: false`; what counts is whether this run of it had come that far.
-        self.started = if more > 0 { status.started } else { self.started || status.started };
-        if self.ran.is_none() && has_run(status) {
-            self.ran = Some(status.running_since.unwrap_or(now).min(now));
-        }
-        forgiven
-    }
-
-    /// Its node came back, and it loads once more: what it was before is over, the charges stay.
-    fn begin_anew(&mut self, now: Timestamp) {
-        let ready = self.changes.last().is_some_and(|(_, ready)| *ready);
-        self.changes = vec![(now, ready)];
-        self.restarted = None;
-        self.ran = self.ran.map(|_| now);
-    }
-}
-
-fn earlier_restarts(
-    container: &Container,
-    status: &ContainerStatus,
-    created: Timestamp,
-    limit: Timestamp,
-    now: Timestamp,
-) -> Vec<Charge> {
-    let last = status.last_exit.as_ref().and_then(|exit| exit.at).unwrap_or(now).min(now);
-    let Some(charge) = charge(container, true, status, last) else { return Vec::new() };
-    let apart = between(created, last) / status.restarts.max(1);
-    (1..=status.restarts)
-        .rev()
-        .take(MOST_RESTARTS as usize)
-        .map(|nth| Charge { at: after(created, apart.saturating_mul(nth)).min(last), ..charge.clone() })
-        .take_while(|charge| charge.at >= limit)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect()
-}
-
-fn charge(container: &Container, started: bool, status: &ContainerStatus, at: Timestamp) -> Option<Charge> {
-    let exit = status.last_exit.as_ref();
-    let signal = signals::of_restart(container, started, exit)?;
-    let message = match (signal, exit) {
-        (Signal::Crash, Some(exit)) => format!("exit code {}", exit.code),
-        _ => String::new(),
-    };
-    let killed = matches!(signal, Signal::Startup | Signal::Liveness);
-    Some(Charge { at, cost: container.restart_cost(started, killed), signal, message })
+fn placed(pod: &Pod) -> Timestamp {
+    pod.scheduled.filter(|scheduled| scheduled.is).map_or(pod.created, |scheduled| scheduled.at)
 }
 
 /// When a pod that was not watched before was ready, as far as its status tells: `ContainersReady` is false from the
@@ -272,10 +207,6 @@ fn rebooted(pod: &Pod, set: &ReplicaSet) -> bool {
         status.is_some_and(|status| signals::of_restart(container, true, status.last_exit.as_ref()).is_none())
     };
     set.template.containers.iter().any(ended)
-}
-
-fn has_run(status: &ContainerStatus) -> bool {
-    status.running_since.is_some() || status.restarts > 0 || status.last_exit.is_some()
 }
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {

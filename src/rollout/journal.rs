@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::{
-    decide::{Decision, Watch},
+    decide::{Decision, Rest, Watch},
     record::{Current, Evidence, KEPT, Outcome, Record, Revert, Settled, Stall, StallReason, VERSION},
     snapshot::{Deployment, Snapshot},
 };
@@ -15,6 +15,8 @@ pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, n
     let deployment = &snapshot.deployment;
     let mut next = start(record, deployment);
     match decision {
+        // The good template failed after a revert, too, and is well again.
+        Decision::Rest(Rest::Reverted { quiet: true, .. }) if next.is_stalled(deployment) => next.current = None,
         Decision::Rest(_) => return None,
         Decision::Watch(watch)
             if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 && !next.is_stalled(deployment) =>
@@ -50,8 +52,12 @@ fn start(record: Option<&Record>, deployment: &Deployment) -> Record {
         start.uid.clone_from(&deployment.uid);
         start.settled.clear();
         start.current = None;
-        for revert in start.reverts.iter_mut().filter(|revert| revert.outcome == Outcome::Recorded) {
-            revert.outcome = Outcome::Written;
+        for revert in &mut start.reverts {
+            // Generations are counted anew.
+            revert.generation = 0;
+            if revert.outcome == Outcome::Recorded {
+                revert.outcome = Outcome::Written;
+            }
         }
     }
     start

@@ -27,6 +27,7 @@ pub mod target;
 mod tests;
 mod time;
 pub mod timeline;
+mod track;
 pub mod view;
 
 pub use budget::Reading;

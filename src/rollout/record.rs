@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::time::{after, before};
 use crate::template::Digest;
 
 /// Entries kept of each kind, newest first.
@@ -48,9 +49,11 @@ impl Record {
         self.settled.iter().any(|settled| settled.digest == *digest)
     }
 
-    /// How many reverts were made since then.
-    pub fn reverts_since(&self, limit: Timestamp) -> usize {
-        self.reverts.iter().filter(|revert| revert.outcome == Outcome::Written && revert.at >= limit).count()
+    /// How many reverts were made in so long a time before `now`. One that lies further ahead than that was made by a
+    /// clock that was wrong, and is no reason to leave this Deployment alone until the clock gets there.
+    pub fn reverts_within(&self, span: std::time::Duration, now: Timestamp) -> usize {
+        let span = before(now, span)..=after(now, span);
+        self.reverts.iter().filter(|revert| revert.outcome == Outcome::Written && span.contains(&revert.at)).count()
     }
 }
 
@@ -119,6 +122,9 @@ pub struct Revert {
     /// A person asked for it, whatever the evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByHand>,
+    /// When the quarantine ends by itself: for what can be cured from outside, after an hour, the first three times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// Set when an admitted override of this template settled: no longer quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifted: Option<Timestamp>,
@@ -127,13 +133,7 @@ pub struct Revert {
 impl Revert {
     /// Whether it keeps its template out now.
     pub fn is_quarantine(&self, now: Timestamp) -> bool {
-        self.outcome != Outcome::Observed && self.lifted.is_none() && self.until().is_none_or(|until| now < until)
-    }
-
-    /// When the quarantine ends by itself: for what can be cured from outside, after an hour.
-    pub fn until(&self) -> Option<Timestamp> {
-        let hour = std::time::Duration::from_secs(3600);
-        (self.class == Class::Configuration).then(|| super::time::after(self.at, hour))
+        self.outcome != Outcome::Observed && self.lifted.is_none() && self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -166,7 +166,8 @@ pub enum Outcome {
 pub enum Class {
     /// The template's: quarantined until an override of it settles.
     Application,
-    /// Curable from outside (a missing ConfigMap, an image name): quarantined for an hour.
+    /// Curable from outside (a missing ConfigMap, an image that is not there, one bad node): quarantined for an hour,
+    /// from the fourth time on like the others.
     Configuration,
 }
 
@@ -186,7 +187,7 @@ pub struct Evidence {
     pub until: Timestamp,
     /// The container that spent most.
     pub container: String,
-    /// What failed: `readiness`, `liveness`, `startup`, `crash` or `deadline`.
+    /// What failed.
     pub signal: Signal,
     /// The last message of the probe or the container, e.g. `HTTP 503` or `exit code 1`; may be empty.
     #[serde(default)]
@@ -218,7 +219,7 @@ impl Evidence {
 
     /// There is nothing to show: see [`Evidence::none`].
     pub fn is_none(&self) -> bool {
-        self.attempts == 0 && self.budget == 0
+        self.attempts == 0 && self.container.is_empty()
     }
 }
 
@@ -238,6 +239,24 @@ pub enum Signal {
     OutOfMemory,
     /// `ProgressDeadlineExceeded`.
     Deadline,
+    /// Its image is not there, or has no valid name; decided at the deadline.
+    Image,
+    /// What it is made with is not there (a ConfigMap, a Secret); decided at the deadline.
+    Configuration,
+    /// An init container fails; decided at the deadline.
+    Init,
+}
+
+impl Signal {
+    /// It counts when the progress deadline is over, and not before.
+    pub fn is_decided_by_deadline(self) -> bool {
+        self == Self::Deadline || self.is_configuration()
+    }
+
+    /// What may be cured from outside, without another template.
+    pub fn is_configuration(self) -> bool {
+        matches!(self, Self::Image | Self::Configuration | Self::Init)
+    }
 }
 
 /// The rollout that is being watched.

@@ -19,8 +19,10 @@ pub fn completed(snapshot: &Snapshot, set: &ReplicaSet, record: Option<&Record>,
         .and_then(|record| record.current.as_ref())
         .filter(|current| current.digest == deployment.template.digest)
         .and_then(|current| current.completed)
+        // One that lies ahead was written by a clock that was wrong, or by hand.
+        .filter(|at| *at <= now)
     {
-        return Some(at.min(now));
+        return Some(at);
     }
     if !deployment.is_complete() || deployment.paused {
         return None;
@@ -42,6 +44,7 @@ pub fn settles_at(
     history: &History,
     completed: Timestamp,
     settings: &Settings,
+    now: Timestamp,
 ) -> Timestamp {
     // The clock stands while there are no pods to be quiet.
     let mut from = after(completed, history.idle);
@@ -51,10 +54,12 @@ pub fn settles_at(
         from = oldest.map_or(from, |created| from.max(created));
     }
     let stalled = record
+        .filter(|record| record.uid == snapshot.deployment.uid)
         .and_then(|record| record.current.as_ref())
         .filter(|current| current.digest == set.template.digest)
         .and_then(|current| current.stall.as_ref())
-        .map(|stall| stall.at);
+        .map(|stall| stall.at)
+        .filter(|at| *at <= now);
     let from = [history.failing, stalled].into_iter().flatten().fold(from, Timestamp::max);
     after(from, settings.bake)
 }

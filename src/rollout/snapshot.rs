@@ -60,6 +60,8 @@ pub struct Deployment {
     pub available: u32,
     /// Condition `Progressing`.
     pub progress: Option<Progress>,
+    /// Message of condition `ReplicaFailure` while it holds: pods are not even made (a quota, a policy).
+    pub replica_failure: Option<String>,
 }
 
 /// A pod template, reduced.
@@ -71,7 +73,7 @@ pub struct Template {
     pub restarted_at: Option<String>,
     /// Its version label.
     pub version: Option<String>,
-    /// Its regular containers.
+    /// Its containers that stay: the regular ones, and sidecars (`initContainers` with `restartPolicy: Always`).
     pub containers: Vec<Container>,
 }
 
@@ -80,6 +82,8 @@ pub struct Template {
 pub struct Container {
     /// Its name.
     pub name: String,
+    /// Its image, as written.
+    pub image: String,
     /// Readiness probe.
     pub readiness: Option<Probe>,
     /// Liveness probe.
@@ -145,6 +149,12 @@ pub struct Pod {
     pub node: Option<String>,
     /// The node's condition `Ready`, where it is known.
     pub node_ready: Option<bool>,
+    /// The node's bootID, where it is known: another one means that the node was rebooted.
+    pub boot: Option<String>,
+    /// Condition `PodScheduled`.
+    pub scheduled: Option<Since>,
+    /// Why it has no node, as the scheduler says.
+    pub unschedulable: Option<String>,
     /// metadata.creationTimestamp
     pub created: Timestamp,
     /// Has a deletionTimestamp: its readiness probe goes on, so it must not be charged.
@@ -155,7 +165,9 @@ pub struct Pod {
     pub containers_ready: Option<Since>,
     /// Condition `Initialized` became true.
     pub initialized: Option<Timestamp>,
-    /// Statuses of its regular containers, those that others injected included.
+    /// An init container that fails: its name and how.
+    pub init_failure: Option<(String, Waiting)>,
+    /// Statuses of its containers that stay, those that others injected included.
     pub containers: Vec<ContainerStatus>,
 }
 
@@ -181,8 +193,19 @@ pub struct ContainerStatus {
     pub started: bool,
     /// state.running.startedAt
     pub running_since: Option<Timestamp>,
+    /// state.waiting, where it is there.
+    pub waiting: Option<Waiting>,
     /// state.terminated, else lastState.terminated
     pub last_exit: Option<Exit>,
+}
+
+/// What a container waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// `CrashLoopBackOff`, `ImagePullBackOff`, `CreateContainerConfigError` …
+    pub reason: String,
+    /// What the kubelet says about it; may be empty.
+    pub message: String,
 }
 
 /// How a container ended.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    record::{Evidence, Outcome, Record, Revert, Signal},
+    record::{Evidence, Outcome, Record, Revert},
     view::{Facts, Seen},
 };
 
@@ -68,8 +68,8 @@ fn failure(evidence: &Evidence, decided: Timestamp) -> Vec<Moment> {
     if evidence.is_none() {
         return Vec::new();
     }
-    if evidence.signal == Signal::Deadline {
-        return vec![Moment::new(decided, "progress deadline over", evidence.message.clone())];
+    if evidence.signal.is_decided_by_deadline() {
+        return vec![Moment::new(decided, "progress deadline over", evidence.what())];
     }
     let first = Moment::new(evidence.since, "first failure", evidence.what());
     vec![first, Moment::new(evidence.until, "budget spent", figures(evidence))]

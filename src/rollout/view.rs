@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     evidence::Took,
-    record::{Current, Evidence, Outcome, Record, Revert, Settled, Signal, Stall, StallReason},
+    record::{Current, Evidence, Outcome, Record, Revert, Settled, Stall, StallReason},
     time::between,
 };
 use crate::template::{Digest, overriding};
@@ -323,7 +323,7 @@ impl Settled {
 pub(super) fn failed(evidence: &Evidence) -> String {
     let took = Took(between(evidence.since, evidence.until));
     match evidence.signal {
-        Signal::Deadline => format!("was not ready {} after its start", took),
+        signal if signal.is_decided_by_deadline() => format!("was not ready {took} after its start"),
         _ => format!("failed {} of {} probes in {}", evidence.failures, evidence.attempts, took),
     }
 }

@@ -145,3 +145,67 @@ fn one_exit_at_boot_is_one_failure_however_patient_the_startup_probe() {
         assert_eq!(world.run(5).is_some(), reverted, "{reason}");
     }
 }
+
+/// Loads for two minutes, has no startup probe, and its database was not there at first.
+#[test]
+fn a_slow_loader_that_crashed_once_may_load_again() {
+    for controller_restarts in [false, true] {
+        let mut world = World::settled("1");
+        world.apply(template("2"));
+        let happens = |world: &mut World, second| {
+            if second == 5 {
+                world.down(0, "");
+            } else if second == 6 {
+                world.restart(0, 1, "Error");
+            } else if second == 125 {
+                world.ready(1, true);
+            } else if second == 60 && controller_restarts {
+                world.history = History::default();
+            }
+        };
+        assert_eq!(world.play(300, happens), None, "controller restarts: {controller_restarts}");
+        world.all_ready();
+        assert_eq!(world.run(62), None);
+        assert!(world.record().has_settled(&digest("2")));
+    }
+}
+
+#[test]
+fn one_that_served_and_crashed_once_may_load_twice_as_long_as_before_and_no_longer() {
+    let mut world = World::settled("1");
+    world.apply(template("2"));
+    world.run(50);
+    world.all_ready();
+    world.run(10);
+    world.restart(0, 1, "Error");
+    assert_eq!(world.run(100), None, "others load at the same time, or not");
+    let (second, revert) = revert(world.run(100).unwrap());
+    assert_eq!((second, revert.evidence.signal), (15, Signal::Readiness), "a tenth of what the other pod answered");
+}
+
+#[test]
+fn a_crash_after_minutes_of_loading_is_reverted_when_it_goes_on() {
+    let mut world = World::settled("1");
+    world.apply(template("2"));
+    let happens = |world: &mut World, second| match second {
+        100 | 200 | 310 => world.down(0, "CrashLoopBackOff"),
+        101 | 210 => world.restart(0, 1, "Error"),
+        _ => {}
+    };
+    let (second, revert) = revert(world.play(600, happens).unwrap());
+    assert_eq!((second, revert.evidence.signal), (208, Signal::Readiness), "3 for a crash, 8 in back-off");
+}
+
+#[test]
+fn with_a_startup_probe_that_probe_says_when_it_has_loaded() {
+    let mut world = World::settled("1");
+    let mut patient = template("2");
+    patient.containers[0].startup = Some(Probe { period: Duration::from_secs(1), failure_threshold: 300 });
+    complete(&mut world, patient);
+    world.run(5);
+    world.restart(0, 1, "Error");
+    world.pods()[0].containers[0].started = false;
+    assert_eq!(world.run(200), None);
+    world.pods()[0].containers[0].started = true;
+    assert!(world.run(40).is_some(), "started, and not ready");
+}

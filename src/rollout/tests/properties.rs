@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::world::{World, digest, template};
-use crate::rollout::{Decision, History, record::Outcome};
+use crate::rollout::{Decision, History, decide::REVERT_WINDOW, record::Outcome};
 
 /// Something that a cluster, a person or a clock does.
 #[derive(Clone, Debug)]
@@ -87,8 +87,7 @@ fn check(world: &World, decision: &Decision) -> Result<(), TestCaseError> {
         }
         None => prop_assert!(deployment.canary && deployment.replicas > 0),
     }
-    let day = jiff::SignedDuration::from_hours(24);
-    prop_assert!(record.reverts_since(revert.at - day) < 3);
+    prop_assert!(record.reverts_within(REVERT_WINDOW, revert.at) < 3);
     Ok(())
 }
 

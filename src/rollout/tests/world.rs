@@ -12,7 +12,7 @@ use crate::{
         record::{ObjectRef, Outcome},
         snapshot::{
             Container, ContainerStatus, Deployment, Exit, Pod, Probe, Progress, ProgressState, ReplicaSet, Since,
-            Template,
+            Template, Waiting,
         },
     },
     template::Digest,
@@ -47,7 +47,9 @@ pub(super) fn probe(period: u64, failure_threshold: u32) -> Option<Probe> {
 }
 
 pub(super) fn template(version: &str) -> Template {
-    let container = Container { name: "model".into(), readiness: probe(1, 2), liveness: probe(1, 3), startup: None };
+    let (readiness, liveness) = (probe(1, 2), probe(1, 3));
+    let image = format!("model:{version}");
+    let container = Container { name: "model".into(), image, readiness, liveness, startup: None };
     Template {
         digest: digest(version),
         restarted_at: None,
@@ -78,6 +80,7 @@ impl World {
             updated: 0,
             available: 0,
             progress: None,
+            replica_failure: None,
         };
         let rollouts = Rollouts { bake: Duration::from_secs(60), ..Rollouts::default() };
         let mut world = Self {
@@ -141,6 +144,10 @@ impl World {
             owner: set.object.uid.clone(),
             node: Some(NODE.into()),
             node_ready: None,
+            boot: None,
+            scheduled: Some(Since { is: true, at: self.now }),
+            unschedulable: None,
+            init_failure: None,
             created: self.now,
             terminating: false,
             disrupted: false,
@@ -181,7 +188,17 @@ impl World {
         self.ready(nth, false);
         let pod = self.pods().into_iter().nth(nth).unwrap();
         pod.containers[0].restarts += 1;
+        pod.containers[0].running_since = Some(now);
+        pod.containers[0].waiting = None;
         pod.containers[0].last_exit = Some(Exit { code, reason: reason.into(), at: Some(now) });
+    }
+
+    /// The container does not run, and waits for this.
+    pub(super) fn down(&mut self, nth: usize, reason: &str) {
+        self.ready(nth, false);
+        let pod = self.pods().into_iter().nth(nth).unwrap();
+        pod.containers[0].running_since = None;
+        pod.containers[0].waiting = Some(Waiting { reason: reason.into(), message: String::new() });
     }
 
     pub(super) fn progress(&mut self, state: ProgressState) {
