@@ -271,7 +271,8 @@ impl ConfigError {
             file: file.to_owned(),
             line: at.line,
             column: at.column,
-            message: message.into(),
+            // It may quote a name of several lines.
+            message: message.into().replace(char::is_control, " "),
             source_line: source_line.trim_end().to_owned(),
         }
     }

@@ -97,8 +97,12 @@ pub fn patch(given: &[u8]) {
     assert!(again.patch.0.is_empty(), "asked again, it adds {:?}", again.patch);
     let told = checked(&request, &answer::defaulted(&request, &added));
     let sent = told["patch"].as_str().map(|sent| BASE64_STANDARD.decode(sent).expect("no base64"));
-    let sent = sent.map(|sent| serde_json::from_slice::<json_patch::Patch>(&sent).expect("no patch"));
-    assert_eq!(sent.unwrap_or_default(), added.patch);
+    if let Some(sent) = &sent {
+        serde_json::from_slice::<json_patch::Patch>(sent).expect("no patch");
+    }
+    // The bytes: what serde_json reads of a long number may be off by its last digit.
+    let made = (!added.patch.0.is_empty()).then(|| serde_json::to_vec(&added.patch).expect("no JSON"));
+    assert_eq!(sent, made);
 }
 
 /// A file for `surefoot check`: every format can be read by those whom it is for, and each place is in the file.

@@ -113,10 +113,11 @@ pub(super) fn plain(value: &Json) -> serde_json::Value {
         Json::Null | Json::Undefined => serde_json::Value::Null,
         Json::Bool(value) => (*value).into(),
         Json::String(text) => text.as_ref().into(),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), _, _) => number.into(),
-            (_, Some(number), _) => number.into(),
-            (_, _, number) => number.into(),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => number.into(),
+            (_, Some(number)) => number.into(),
+            // Larger than any integer of JSON; as_f64 would cut digits off instead of rounding.
+            _ => serde_json::to_value(value).unwrap_or_default(),
         },
         Json::Array(elements) => elements.iter().map(plain).collect(),
         Json::Set(elements) => elements.iter().map(plain).collect(),
