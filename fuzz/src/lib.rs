@@ -81,7 +81,8 @@ pub fn patch(given: &[u8]) {
         loaded(PolicySet::load(vec![source("asking/policy.rego", text)], &Config::default()))
     });
     let Ok(mut given) = serde_json::from_slice::<Value>(given) else { return };
-    let [object, old, wanted] = ["object", "old", "wanted"].map(|key| given[key].take());
+    let [object, old, wanted] =
+        ["object", "old", "wanted"].map(|key| given.get_mut(key).map(Value::take).unwrap_or_default());
     let operation = if old.is_object() { "UPDATE" } else { "CREATE" };
     let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
         "uid": "u", "operation": operation, "kind": {"kind": "Deployment"},
