@@ -15,6 +15,7 @@
 mod body;
 mod breaker;
 mod memory;
+mod question;
 mod review;
 mod router;
 pub mod server;

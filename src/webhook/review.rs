@@ -10,7 +10,8 @@ use tracing::{debug, info, warn};
 use super::{
     App, Rules,
     body::SMALL,
-    memory::{self, Judged, Question},
+    memory::{self, Judged},
+    question::{Question, Sum},
     router::Refusal,
     workers::Late,
 };
@@ -279,7 +280,7 @@ impl Review<'_> {
         mut answer: Answer,
         label: VerdictLabel,
         (findings, why): (Vec<FindingLabels>, String),
-        remembered_as: Option<(Question, memory::Sum)>,
+        remembered_as: Option<(Question, Sum)>,
     ) -> Vec<u8> {
         answer.audit_annotations.insert("policy-set".to_owned(), self.rules.set.digest().to_owned());
         let judged = Judged { request: request.head(), answer, label, findings, why };
@@ -309,7 +310,7 @@ impl Review<'_> {
         is_whole.then(|| Question::of(self.hook, body, self.rules.set.unseen())).flatten()
     }
 
-    fn asked(&self, question: Question, facts: &Facts) -> (Question, memory::Sum) {
+    fn asked(&self, question: Question, facts: &Facts) -> (Question, Sum) {
         (question, memory::circumstances(&self.rules, facts, Timestamp::now()))
     }
 
