@@ -27,12 +27,18 @@ const STUCK: Duration = Duration::from_secs(20);
 /// Why there is no policy set, or no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    /// A file or folder could not be read.
+    /// A file or folder could not be read. All causes are in its words, so it has no source that would say them again.
     #[error("{0:#}")]
-    Unread(#[from] anyhow::Error),
+    Unread(anyhow::Error),
     /// What is in it does not load: each error with file (as the user would name it), line and column.
     #[error(transparent)]
     Wrong(#[from] LoadErrors),
+}
+
+impl From<anyhow::Error> for Unusable {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unread(error)
+    }
 }
 
 /// The configuration in `file`; without one, the defaults.

@@ -70,6 +70,12 @@ pub fn parse(text: &str) -> Result<Node, Wrong> {
                 let key = key.as_deref().unwrap_or("a key");
                 Wrong { at, message: format!("`{key}` is there twice in one mapping: remove one of them") }
             }
+            serde_saphyr::Error::RecursiveReferencesRequireWeakTypes { .. } => {
+                Wrong { at, message: "the alias contains itself: write out what is meant".to_owned() }
+            }
+            _ if message.contains("unknown anchor") => {
+                Wrong { at, message: format!("{message}: define it with & above this line") }
+            }
             _ if message.starts_with("budget breached") => {
                 let message =
                     "with its anchors filled in this is too large or too deep; write it out, or make it smaller";
@@ -325,6 +331,8 @@ mod tests {
         let rows = [
             ("a: 1\na: 2\n", (2, 1), "`a` is there twice in one mapping: remove one of them"),
             ("a: [1\n", (1, 4), "unclosed"),
+            ("a: &a [*a]\n", (1, 8), "write out what is meant"),
+            ("a: *b\n", (1, 4), "define it with & above this line"),
             ("a: 1\n\tb: 2\n", (1, 4), "tab"),
             ("a: 1\n---\nb: 2\n", (3, 1), "more than one document"),
         ];

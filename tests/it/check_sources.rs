@@ -310,13 +310,18 @@ fn what_may_not_be_read() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     write(folder.path(), "closed.yaml", SAFE)?;
     write(folder.path(), "open.yaml", SAFE)?;
+    write(folder.path(), "shut/a.yaml", SAFE.replace("name: churn\n", "name: a\n"))?;
     fs::set_permissions(folder.path().join("closed.yaml"), fs::Permissions::from_mode(0o000))?;
+    fs::set_permissions(folder.path().join("shut"), fs::Permissions::from_mode(0o000))?;
     let run = surefoot(folder.path(), &["check", "."], "")?;
+    fs::set_permissions(folder.path().join("shut"), fs::Permissions::from_mode(0o700))?;
     if fs::read(folder.path().join("closed.yaml")).is_ok() {
         // root reads everything.
         ensure!(run.code == Some(0), "{}", run.stderr);
         return Ok(());
     }
-    ensure!(run.code == Some(2) && run.stderr.contains("closed.yaml: may not be read"), "{}", run.stderr);
+    for words in ["closed.yaml: may not be read: permission denied; chmod u+r", "shut: may not be read", "chmod u+rx"] {
+        ensure!(run.code == Some(2) && run.stderr.contains(words), "`{words}` is not in {}", run.stderr);
+    }
     Ok(())
 }

@@ -283,6 +283,12 @@ fn a_part_can_be_run() -> anyhow::Result<()> {
 fn what_does_not_load_has_a_place() -> anyhow::Result<()> {
     let folder = workplace()?;
     surefoot(folder.path(), &["test", "none"])?.says(2, &["none", "cannot read"])?;
+    for command in ["explain", "schema", "bundle", "test"] {
+        let options: &[&str] = if ["bundle", "test"].contains(&command) { &["none"] } else { &["--policies", "none"] };
+        let run = surefoot(folder.path(), &[&[command], options].concat())?;
+        run.says(2, &["cannot read the policy folder none: No such file"])?;
+        ensure!(run.stderr.matches("cannot read the policy folder").count() == 1, "said twice: {}", run.stderr);
+    }
     fs::create_dir(folder.path().join("empty"))?;
     surefoot(folder.path(), &["test", "empty"])?.says(2, &["no policies in empty"])?;
     surefoot(&folder.path().join("empty"), &["test"])?.says(2, &["no folder `policies` here", "surefoot test DIR"])?;

@@ -51,7 +51,7 @@ pub(in crate::cli) fn notices(passed: &[Passed]) -> Vec<String> {
         match why {
             Why::NoObject | Why::NoYaml => {}
             Why::Template(None) => told.push(format!(
-                "{file} is a template and no YAML yet, so it was passed over; judge what becomes of it: RENDER | surefoot check -"
+                "{file} is a template and no YAML yet, so it was passed over; judge what becomes of it, e.g. helm template . | surefoot check -"
             )),
             Why::Template(Some(chart)) => match charts.iter_mut().find(|(known, _)| known == chart) {
                 Some((_, count)) => *count += 1,
