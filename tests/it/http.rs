@@ -285,8 +285,15 @@ fn large_and_slow_bodies_end() -> Result<()> {
     };
     // As large as it may be.
     let filled = changed("/request/object/x", json!("x".repeat(MAX_BODY - 2000)));
-    let answer = server.post("/validate?timeout=10s", &filled)?;
-    ensure!(answer.status == 200, "{answer:?}");
+    // A machine that does much else may take longer to send it than it may take.
+    let begun = Instant::now();
+    loop {
+        let answer = server.post("/validate?timeout=10s", &filled)?;
+        if answer.status == 200 {
+            break;
+        }
+        ensure!(answer.status == 408 && begun.elapsed() < LIMIT, "{answer:?}");
+    }
 
     let announced = head(&format!("Content-Length: {}", MAX_BODY + 1));
     let answer = server.send(&[announced.as_bytes()])?;
