@@ -125,6 +125,21 @@ surefoot only observes its rollout. A quarantined template that settles meanwhil
 Rights: override guards.surefoot.dev in the namespace (ClusterRole surefoot-override), get and patch deployments there.
 Exit codes: 0 set, 2 it is no good, a right is missing, or the cluster could not be asked.";
 
+pub(super) const REVERT: &str = "\
+Examples:
+  surefoot revert churn -n shop --reason INC-1234
+  surefoot revert churn -n shop --dry-run=server     what it would do, and whether it is let through
+
+What is put back is the last version that settled, and what it replaces is quarantined, as if it had spent its budget;
+record, Event and denials say who wanted it so. It is refused for the reasons that hold for the controller: nothing has
+settled, its ReplicaSet is gone, it runs already, the Deployment is paused, three reverts in 24 hours.
+On a terminal it asks first, unless -y is given.
+
+Rights: ClusterRole surefoot-revert in the namespace (get and patch deployments, get and list replicasets, create Events)
+and Role surefoot-revert in surefoot-system (records).
+Exit codes: 0 reverted, 1 there is nothing to revert to, it was refused or declined, 2 a right is missing or the cluster
+could not be asked.";
+
 pub(super) const WEBHOOK: &str = "\
 Example, outside of the cluster:
   surefoot certs certs

@@ -29,6 +29,7 @@ mod manifests;
 mod new;
 mod overriding;
 mod report;
+mod revert;
 mod said;
 mod schema;
 mod source;
@@ -81,6 +82,8 @@ enum Command {
     Wait(wait::Wait),
     #[command(about = "Take the risk of what would be refused or reverted, for some hours", after_long_help = help::OVERRIDE)]
     Override(overriding::Override),
+    #[command(about = "Put the last good version back by hand, as the controller would", after_long_help = help::REVERT)]
+    Revert(revert::Revert),
     #[command(about = "Print what is needed to register surefoot in a cluster")]
     Manifests(manifests::Manifests),
     #[command(about = "Make a development CA and a serving certificate")]
@@ -138,6 +141,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Override(args) => args.run(),
+        Command::Revert(args) => args.run(),
         Command::Manifests(args) => args.run(),
         Command::Certs(args) => args.run(),
         Command::Completions(args) => args.run(),

@@ -33,6 +33,7 @@ use crate::{
     template::keys,
 };
 
+pub mod by_hand;
 mod events;
 mod failpoint;
 pub mod lease;
@@ -60,7 +61,7 @@ pub async fn run(
     let reconciler = Reconciler {
         watches,
         records: Records::new(client.clone(), &own_namespace),
-        writer: Writer { client, leadership: leadership.clone() },
+        writer: Writer { client, leadership: Some(leadership.clone()) },
         rollouts,
     };
     let (drained, ready_to_release) = oneshot::channel::<()>();

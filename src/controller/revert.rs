@@ -38,16 +38,7 @@ pub(super) struct Act<'a> {
 impl Act<'_> {
     /// Carries a revert out. Of one that the record has already, only what is left to do.
     pub(super) async fn revert(&mut self, revert: &Revert) -> Result<(), Unwritten> {
-        let deployment = &self.snapshot.deployment;
-        let (namespace, name) = (&deployment.namespace, &deployment.name);
-        let live = self.live(&revert.digest).await?;
-        let patch = match &revert.target {
-            Some(target) => ownership::revert(&live, &self.good_template(target).await?),
-            None => ownership::withdraw(&live),
-        };
-        if let Err(error) = self.writer.patch(namespace, name, patch.clone(), true).await {
-            return Err(self.changed_or(error, &live).await);
-        }
+        let (live, patch) = self.try_out(revert).await?;
         let mut revert = revert.clone();
         let recorded = self.stored.as_ref().is_some_and(|stored| stored.record.reverts.first() == Some(&revert));
         if !recorded {
@@ -56,13 +47,28 @@ impl Act<'_> {
             self.record(&Decision::Revert(revert.clone())).await?;
         }
         reach(Point::AfterRecord);
-        let after = match self.writer.patch(namespace, name, patch, false).await {
+        let deployment = &self.snapshot.deployment;
+        let after = match self.writer.patch(&deployment.namespace, &deployment.name, patch, false).await {
             Ok(after) => after,
             Err(error) => return Err(self.changed_or(error, &live).await),
         };
         reach(Point::AfterPatch);
         let generation = after["metadata"]["generation"].as_i64().unwrap_or_default();
         self.finish_on(after, &revert, generation).await
+    }
+
+    /// The Deployment as it is and the patch of the revert, which the API server would take: a server dry run has shown it.
+    pub(super) async fn try_out(&self, revert: &Revert) -> Result<(Value, Vec<Value>), Unwritten> {
+        let deployment = &self.snapshot.deployment;
+        let live = self.live(&revert.digest).await?;
+        let patch = match &revert.target {
+            Some(target) => ownership::revert(&live, &self.good_template(target).await?),
+            None => ownership::withdraw(&live),
+        };
+        match self.writer.patch(&deployment.namespace, &deployment.name, patch.clone(), true).await {
+            Ok(_) => Ok((live, patch)),
+            Err(error) => Err(self.changed_or(error, &live).await),
+        }
     }
 
     /// What comes after the patch: of a revert that is in place.
@@ -101,7 +107,7 @@ impl Act<'_> {
     }
 
     async fn write(&mut self, record: Record) -> Result<(), Unwritten> {
-        if !self.writer.leadership.still_leading() {
+        if !self.writer.may_write() {
             return Err(Unwritten::NotLeading);
         }
         let over = self.stored.as_ref().map(|stored| &stored.revision);

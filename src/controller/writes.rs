@@ -1,5 +1,5 @@
-//! Every write that the controller makes to a Deployment, and the reads that go with one. Each is made under the lease,
-//! guarded by uid and `metadata.generation`, and answers in [`WRITE_LIMIT`].
+//! Every write of a revert to a Deployment, and the reads that go with one. Each is guarded by uid and
+//! `metadata.generation` and answers in [`WRITE_LIMIT`]; those of the controller are made under the lease.
 
 use std::{fmt, future::Future};
 
@@ -41,10 +41,17 @@ impl fmt::Display for Unwritten {
 #[derive(Clone)]
 pub(super) struct Writer {
     pub(super) client: Client,
-    pub(super) leadership: Leadership,
+    /// Of this process; `None` where a person writes, whose rights are their own and who needs no lease: the guards of
+    /// each write hold against the controller, too.
+    pub(super) leadership: Option<Leadership>,
 }
 
 impl Writer {
+    /// Ask this right before each write.
+    pub(super) fn may_write(&self) -> bool {
+        self.leadership.as_ref().is_none_or(Leadership::still_leading)
+    }
+
     /// An object, whole; `None`: it is not there.
     pub(super) async fn read(&self, plural: &str, namespace: &str, name: &str) -> Result<Option<Value>, Unwritten> {
         let attempt = Attempt::new("get", plural).within(namespace).named(name);
@@ -65,7 +72,7 @@ impl Writer {
         operations: Vec<Value>,
         dry_run: bool,
     ) -> Result<Value, Unwritten> {
-        if !self.leadership.still_leading() {
+        if !self.may_write() {
             return Err(Unwritten::NotLeading);
         }
         let attempt = Attempt::new("patch", "deployments").within(namespace).named(name);

@@ -30,18 +30,28 @@ impl Override {
     /// # Errors
     /// It would count for nothing, or its reason is none: the words are for whoever gave them.
     pub fn lasting(span: Duration, reason: &str, now: Timestamp) -> Result<Self, Unfit> {
-        let reason = reason.trim();
         let until = SignedDuration::try_from(span).ok().filter(|span| *span <= SignedDuration::from_hours(MOST_HOURS));
         let until = until.and_then(|span| now.checked_add(span).ok()).ok_or(Unfit::TooLong)?;
         // As it is written: in whole seconds.
         let until = Timestamp::from_second(until.as_second()).map_err(|_| Unfit::TooLong)?;
-        match reason.chars().count() {
-            _ if until <= now => Err(Unfit::TooShort),
-            0 => Err(Unfit::NoReason),
-            _ if reason.chars().any(char::is_control) => Err(Unfit::Unprintable),
-            count if count > LONGEST_REASON => Err(Unfit::LongReason),
-            _ => Ok(Self { until, reason: reason.to_owned() }),
+        if until <= now {
+            return Err(Unfit::TooShort);
         }
+        Ok(Self { until, reason: fit_reason(reason)? })
+    }
+}
+
+/// A reason as it may be written: one line of some words.
+///
+/// # Errors
+/// It is none; the words are for whoever gave it.
+pub fn fit_reason(text: &str) -> Result<String, Unfit> {
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err(Unfit::NoReason),
+        _ if text.chars().any(char::is_control) => Err(Unfit::Unprintable),
+        count if count > LONGEST_REASON => Err(Unfit::LongReason),
+        _ => Ok(text.to_owned()),
     }
 }
 

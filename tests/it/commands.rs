@@ -1,13 +1,16 @@
 //! What people on call type: overrides, reverts by hand, and what `status` shows while it is watched.
 
+use std::{process::Command, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use serde_json::{Value, json};
 
 use crate::{
     cluster::{refused, surefoot},
-    models::{create, good},
+    models::{apply, create, digest, good, with, write_record},
     overrides, shared,
-    support::Kubectl,
+    support::{Answer, ControlPlane, Kubectl, Look, kubectl, until},
     trial,
 };
 
@@ -15,6 +18,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("commands::an_override_is_set_in_its_form", an_override_is_set_in_its_form),
         trial("commands::an_override_says_why_it_cannot", an_override_says_why_it_cannot),
+        trial("commands::a_revert_by_hand_is_like_the_controllers", a_revert_by_hand_is_like_the_controllers),
+        trial("commands::a_revert_by_hand_that_is_cut_off_is_finished", a_revert_by_hand_that_is_cut_off_is_finished),
+        trial("commands::where_surefoot_only_observes_people_revert", where_surefoot_only_observes_people_revert),
+        trial("commands::a_revert_by_hand_says_why_it_cannot", a_revert_by_hand_says_why_it_cannot),
     ]
 }
 
@@ -80,5 +87,182 @@ fn an_override_says_why_it_cannot() -> Result<()> {
     let unguarded = ["override", "m", "-n", "default", "--for", "2h", "--reason", "x"];
     refused(plane.admin(), &unguarded, "namespace default is not guarded")?;
     ensure!(annotation(&ana, "m")?.is_none(), "nothing of that was set");
+    Ok(())
+}
+
+/// Version 2.0.0 of `m` over 1.0.0, which has settled; `olga` may revert it.
+struct Rollout {
+    admin: Kubectl,
+    ana: Kubectl,
+    olga: Kubectl,
+    namespace: &'static str,
+    /// As the API server has the template of 1.0.0.
+    good: Value,
+}
+
+impl Rollout {
+    fn begin(plane: &ControlPlane, namespace: &'static str, guard: &str) -> Result<Self> {
+        drop(shared::surefoot()?);
+        let (admin, ana) = shared::namespace(plane, namespace, guard)?;
+        let own = admin.in_namespace("surefoot-system");
+        let grant =
+            |to: &Kubectl, role: &str| to.run(&["create", "rolebinding", namespace, role, "--user=olga"])?.success();
+        grant(&admin, "--clusterrole=surefoot-revert")?;
+        grant(&own, "--role=surefoot-revert")?;
+        apply(&ana, &good("m"))?.success()?;
+        let set = until("the ReplicaSet", LIMIT, || {
+            let sets = admin.json(&["rs"])?;
+            Ok(sets["items"].get(0).cloned().map_or_else(|| Look::Not("none".to_owned()), Look::Done))
+        })?;
+        let deployment = admin.json(&["deploy", "m"])?;
+        let set = json!({"name": set["metadata"]["name"], "uid": set["metadata"]["uid"]});
+        let settled = json!([{"digest": digest(&deployment), "version": "1.0.0", "replicaSet": set,
+            "at": "2026-11-22T10:00:00Z"}]);
+        let record = json!({"version": 1, "namespace": namespace, "name": "m", "uid": deployment["metadata"]["uid"],
+            "settled": settled});
+        write_record(&admin, "m", &record.to_string())?;
+        apply(&ana, &Self::next()?)?.success()?;
+        let good = deployment["spec"]["template"].clone();
+        Ok(Self { olga: plane.user("olga"), admin, ana, namespace, good })
+    }
+
+    /// The file of version 2.0.0.
+    fn next() -> Result<Value> {
+        let mut next = with(good("m"), "/spec/template/spec/containers/0/image", json!("registry.local/model:2.0.0"))?;
+        for place in ["/metadata/labels", "/spec/template/metadata/labels"] {
+            next.pointer_mut(place).context("labels")?["app.kubernetes.io/version"] = json!("2.0.0");
+        }
+        Ok(next)
+    }
+
+    fn revert(&self, more: &[&str]) -> Result<Answer> {
+        surefoot(&self.olga, &[&["revert", "m", "-n", self.namespace], more].concat())
+    }
+
+    fn record(&self) -> Result<Value> {
+        let name = format!("record.{}.m", self.namespace);
+        let object = self.admin.in_namespace("surefoot-system").json(&["configmap", &name])?;
+        Ok(serde_json::from_str(object["data"]["record.json"].as_str().context("a record")?)?)
+    }
+
+    fn is_good(&self) -> Result<bool> {
+        Ok(self.admin.json(&["deploy", "m"])?["spec"]["template"] == self.good)
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn a_revert_by_hand_is_like_the_controllers() -> Result<()> {
+    let rollout = Rollout::begin(shared::plane()?, "by-hand", "enforce")?;
+    let note = "2.0.0 reverted to 1.0.0 by hand by olga: INC-7";
+    let tried = rollout.revert(&["--reason", "INC-7", "--dry-run=server"])?.success()?;
+    ensure!(tried.stdout == format!("(server dry run) by-hand/m: {note}\n"), "{tried}");
+    ensure!(!rollout.is_good()? && rollout.record()?["reverts"] == Value::Null, "a dry run must change nothing");
+
+    let done = rollout.revert(&["--reason", "INC-7"])?.success()?;
+    ensure!(done.stdout.starts_with(&format!("by-hand/m: {note}\n  quarantine  2.0.0 is refused until")), "{done}");
+    let after = rollout.admin.json(&["deploy", "m"])?;
+    ensure!(rollout.is_good()?, "{after}");
+    ensure!(after["metadata"]["labels"]["app.kubernetes.io/version"] == "1.0.0", "{after}");
+    let managers = after["metadata"]["managedFields"].to_string();
+    ensure!(!managers.contains("\"surefoot\""), "fields of ours are left: {managers}");
+    // The next apply of the good file finds the file's own fields, and starts no rollout.
+    apply(&rollout.ana, &good("m"))?.success()?;
+    ensure!(rollout.is_good()?, "the next apply of the good file changes the template");
+
+    let entry = &rollout.record()?["reverts"][0];
+    ensure!(entry["outcome"] == "written" && entry["byHand"]["user"] == "olga", "{entry}");
+    let events = rollout.admin.json(&["events.events.k8s.io"])?;
+    let told = events["items"].as_array().is_some_and(|all| {
+        let ours = |event: &&Value| event["reason"] == "RolloutReverted";
+        all.iter().filter(ours).count() == 1 && all.iter().any(|event| event["note"].to_string().contains(note))
+    });
+    ensure!(told, "{events}");
+    let refused = until("the quarantine", LIMIT, || {
+        let answer = apply(&rollout.ana, &Rollout::next()?)?;
+        Ok(if answer.ok() { Look::Not(answer.to_string()) } else { Look::Done(answer) })
+    })?;
+    ensure!(refused.stderr.contains("version 2.0.0 was reverted by hand by olga: INC-7"), "{refused}");
+    let status = surefoot(&rollout.olga, &["status", "m", "-n", "by-hand"])?;
+    ensure!(status.stdout.contains("2.0.0 by hand by olga: INC-7"), "{status}");
+
+    let again = rollout.revert(&[])?;
+    let why = "not reverted: 1.0.0 is itself the last version of by-hand/m that settled";
+    ensure!(again.code == 1 && again.stderr.starts_with(why) && again.stdout.is_empty(), "{again}");
+    Ok(())
+}
+
+/// Once it is recorded, whoever comes next finishes it: here the controller, which is running.
+fn a_revert_by_hand_that_is_cut_off_is_finished() -> Result<()> {
+    let rollout = Rollout::begin(shared::plane()?, "by-hand-cut", "enforce")?;
+    let mut command = Command::new(shared::program());
+    command.env("KUBECONFIG", rollout.olga.kubeconfig()).env("SUREFOOT_DIE_AT", "AfterRecord");
+    command.args(["revert", "m", "-n", "by-hand-cut", "--reason", "INC-8"]);
+    let cut = kubectl::capture(command, "surefoot revert, cut off", "")?;
+    ensure!(!cut.ok() && cut.stdout.is_empty(), "{cut}");
+    until("the controller to finish it", LIMIT, || {
+        let entry = rollout.record()?["reverts"].clone();
+        let done = entry[0]["outcome"] == "written" && rollout.is_good()?;
+        Ok(if done { Look::Done(()) } else { Look::Not(entry.to_string()) })
+    })?;
+    let reverts = rollout.record()?["reverts"].clone();
+    ensure!(reverts.as_array().is_some_and(|all| all.len() == 1), "{reverts}");
+    ensure!(reverts[0]["byHand"] == json!({"user": "olga", "reason": "INC-8"}), "{reverts}");
+    Ok(())
+}
+
+fn where_surefoot_only_observes_people_revert() -> Result<()> {
+    let rollout = Rollout::begin(shared::plane()?, "by-hand-warn", "warn")?;
+    let done = rollout.revert(&["--yes"])?.success()?;
+    let note = "the guard of by-hand-warn is warn: 2.0.0 is quarantined, but nothing keeps it out";
+    ensure!(done.stdout.contains("m: 2.0.0 reverted to 1.0.0 by hand by olga\n"), "{done}");
+    ensure!(done.stdout.contains(note) && rollout.is_good()?, "{done}");
+    let reverts = rollout.record()?["reverts"].clone();
+    let written = reverts.as_array().is_some_and(|all| all.len() == 1 && all[0]["outcome"] == "written");
+    ensure!(written, "{reverts}");
+    Ok(())
+}
+
+fn a_revert_by_hand_says_why_it_cannot() -> Result<()> {
+    let plane = shared::plane()?;
+    let rollout = Rollout::begin(plane, "by-hand-not", "enforce")?;
+    let revert = ["revert", "m", "-n", "by-hand-not"];
+    let lacks = "no right to get configmaps in namespace surefoot-system, create configmaps in namespace \
+                 surefoot-system, update configmaps in namespace surefoot-system: User \"ana\" lacks it; an admin grants \
+                 it: kubectl create rolebinding surefoot-revert -n surefoot-system --role=surefoot-revert --user=ana";
+    refused(&rollout.ana, &revert, lacks)?;
+    refused(plane.admin(), &["revert", "none", "-n", "by-hand-not"], "deployments/none not found in namespace")?;
+    refused(plane.admin(), &["revert", "m", "-n", "default"], "namespace default is not guarded")?;
+    refused(&rollout.olga, &[&revert[..], &["--reason", " "]].concat(), "the reason is empty")?;
+
+    let why = |want: &str| -> Result<()> {
+        let answer = rollout.revert(&[])?;
+        ensure!(answer.code == 1 && answer.stdout.is_empty() && answer.stderr.contains(want), "{want:?}: {answer}");
+        Ok(())
+    };
+    rollout.ana.run(&["rollout", "pause", "deploy/m"])?.success()?;
+    why("not reverted: the Deployment is paused; first: kubectl rollout resume deploy/m -n by-hand-not")?;
+    rollout.ana.run(&["rollout", "resume", "deploy/m"])?.success()?;
+
+    let record = rollout.record()?;
+    let mut lost = record.clone();
+    lost["settled"][0]["replicaSet"] = json!({"name": "gone", "uid": "gone"});
+    write_record(&rollout.admin, "m", &lost.to_string())?;
+    why("not reverted: nothing to go back to: the ReplicaSet of the last good version is gone; by yourself: kubectl")?;
+    let mut none = record.clone();
+    none["settled"] = json!([]);
+    write_record(&rollout.admin, "m", &none.to_string())?;
+    why("not reverted: nothing to go back to: no version has settled")?;
+    let mut many = record;
+    let entry = |second: u32| {
+        json!({"digest": format!("v1:{second}"), "at": format!("{}", jiff::Timestamp::now()), "outcome": "written",
+            "class": "application", "evidence": {"failures": 12, "attempts": 30, "budget": 10,
+                "since": "2026-11-22T14:21:07Z", "until": "2026-11-22T14:21:48Z", "container": "model",
+                "signal": "readiness"}})
+    };
+    many["reverts"] = json!([entry(1), entry(2), entry(3)]);
+    write_record(&rollout.admin, "m", &many.to_string())?;
+    why("not reverted: three reverts in 24 hours")?;
+    ensure!(!rollout.is_good()?, "nothing of that changed anything");
     Ok(())
 }
