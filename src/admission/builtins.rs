@@ -8,9 +8,16 @@
 //! A value is small in memory and endless in writing where its parts are shared: `x := [y, y]`, `y := [z, z]`, …. Functions
 //! write their arguments out when they are of the wrong kind, and what a rule gives is written out by whoever reads it: both
 //! are measured before.
+//!
+//! And `regex.match`, whose own form in the engine makes room to match in anew for each call: five times the work of a match.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+};
 
+use regex::{Regex, RegexBuilder};
 use regorus::{
     Extension,
     unstable::{BUILTINS, BuiltinFcn, Expr, Ref, Source, Span},
@@ -29,9 +36,17 @@ const TOLD: usize = 8 << 20;
 /// What an element of a list takes.
 const ELEMENT: usize = size_of::<Json>();
 
+/// Patterns that a thread keeps ready, how large one may be (the engine's own limit), and the room it may take while it
+/// matches. All of the built-in policies have five.
+const KEPT: usize = 64;
+const PATTERN: usize = 100 << 10;
+const MATCHING: usize = 128 << 10;
+
 thread_local! {
     /// What they have made in the evaluation that this thread is at.
     static MADE: Cell<usize> = const { Cell::new(0) };
+
+    static READY: RefCell<HashMap<Arc<str>, Regex>> = RefCell::default();
 }
 
 /// A new evaluation begins on this thread.
@@ -53,7 +68,7 @@ pub(super) fn bounded() -> Vec<(String, u8, Box<dyn Extension>)> {
     let bounded = |(name, (function, arity)): (&&'static str, &BuiltinFcn)| {
         let (name, function, arity) = (*name, *function, *arity);
         let made = BOUNDED.iter().find_map(|(bounded, made)| (*bounded == name).then_some(*made));
-        let span = span.clone();
+        let (span, is_regex) = (span.clone(), name == "regex.match");
         let places = vec![nowhere.clone(); usize::from(arity)];
         let call = move |arguments: Vec<Json>| {
             if arguments.iter().any(|argument| !is_silent_on(name, argument) && is_endless(argument)) {
@@ -67,11 +82,31 @@ pub(super) fn bounded() -> Vec<(String, u8, Box<dyn Extension>)> {
                 }
                 MADE.set(made);
             }
+            if let Some(is_match) = is_regex.then(|| matches(&arguments)).flatten() {
+                return Ok(Json::Bool(is_match));
+            }
             function(&span, &places, &arguments, true).map_err(|error| anyhow::anyhow!(one_message(&error)))
         };
         (name.to_owned(), arity, Box::new(call) as Box<dyn Extension>)
     };
     BUILTINS.iter().filter(|(name, _)| !SILENT.contains(name)).map(bounded).collect()
+}
+
+/// `None`: the engine's own function says what is wrong with the arguments.
+fn matches(arguments: &[Json]) -> Option<bool> {
+    let [Json::String(pattern), Json::String(text)] = arguments else { return None };
+    READY.with_borrow_mut(|ready| {
+        if let Some(regex) = ready.get(pattern) {
+            return Some(regex.is_match(text));
+        }
+        let regex = RegexBuilder::new(pattern).size_limit(PATTERN).dfa_size_limit(MATCHING).build().ok()?;
+        let is_match = regex.is_match(text);
+        if ready.len() >= KEPT {
+            ready.clear();
+        }
+        ready.insert(Arc::clone(pattern), regex);
+        Some(is_match)
+    })
 }
 
 fn too_much(what: &str, bound: usize) -> String {
@@ -356,6 +391,7 @@ mod tests {
             ("r := strings.replace_n({\"a\": \"b\"}, \"aa\")", "\"bb\""),
             ("r := concat(\", \", {\"a\", \"b\"})", "\"a, b\""),
             ("r := array.concat([1], [2])", "[1,2]"),
+            ("r := [m | some t in [\"a:1\", \"a\", \"b:2\"]; m := regex.match(`:[0-9]+$`, t)]", "[true,false,true]"),
             ("r := x if { x := f with sprintf as \"mocked\" }\nf := sprintf(\"%d\", [1])", "\"mocked\""),
             ("r := x if { x := f with upper as g }\nf := upper(\"a\")\ng(x) := x", "\"a\""),
         ];
@@ -364,6 +400,8 @@ mod tests {
         }
         assert_eq!(eval("r := numbers.range(1, \"a\")").unwrap_err().split(':').next(), Some("2"));
         assert!(eval("r := replace(1, \"a\", \"b\")").unwrap_err().contains("string"));
+        assert!(eval("r := regex.match(1, \"a\")").unwrap_err().contains("string"));
+        assert_eq!(eval("r := regex.match(`(`, \"a\")"), Err("2:invalid regex".to_owned()));
     }
 
     #[test]
