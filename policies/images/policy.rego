@@ -22,6 +22,7 @@ import data.surefoot.lib
 params := lib.params({"ignoreContainers": []})
 
 deny contains finding if {
+	not all_say_what_they_are
 	some list in ["containers", "initContainers", "ephemeralContainers"]
 	container := pod[list][index]
 	container.image > "" # what is between these two is a text
@@ -44,6 +45,19 @@ deny contains finding if {
 is_ignored(container) if container.name in lib.names_like(params.ignoreContainers)
 
 pod := input.request.object.spec.template.spec
+
+# A quick look at all containers at once, which mostly is enough. Where it is not, each is looked at for itself.
+all_say_what_they_are if {
+	images := [image |
+		some list in ["containers", "initContainers", "ephemeralContainers"]
+		image := pod[list][_].image
+		image > ""
+		image < []
+	]
+	joined := concat(" ", array.concat(images, [""]))
+	regex.match(`^([^ ]*:[^:/ ]+ )*$`, joined)
+	not contains(joined, ":latest ")
+}
 
 # It has a tag that is not `latest`, or a digest, whatever the tag. What follows the last colon has no slash in it: behind
 # the port of a registry there is one.

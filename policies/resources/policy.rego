@@ -69,6 +69,7 @@ deny contains finding if {
 deny contains finding if {
 	some list in ["containers", "initContainers"]
 	container := pod[list][index]
+	not container.resources.requests == container.resources.limits # mostly they are the same
 	request := container.resources.requests[resource]
 	resource != "cpu" # they are most of them
 	resource != "memory"
@@ -138,6 +139,7 @@ perhaps_above := few if {
 unequal := [[list, index, resource, request, limit] |
 	some list in ["containers", "initContainers"]
 	resources := pod[list][index].resources
+	resources.requests != resources.limits # mostly they are the same
 	request := resources.requests[resource]
 	limit := resources.limits[resource]
 	request != limit

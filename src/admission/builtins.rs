@@ -37,7 +37,7 @@ const TOLD: usize = 8 << 20;
 const ELEMENT: usize = size_of::<Json>();
 
 /// Patterns that a thread keeps ready, how large one may be (the engine's own limit), and the room it may take while it
-/// matches. All of the built-in policies have five.
+/// matches. The built-in policies have a handful.
 const KEPT: usize = 64;
 const PATTERN: usize = 100 << 10;
 const MATCHING: usize = 128 << 10;
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(eval("r := numbers.range(1, \"a\")").unwrap_err().split(':').next(), Some("2"));
         assert!(eval("r := replace(1, \"a\", \"b\")").unwrap_err().contains("string"));
         assert!(eval("r := regex.match(1, \"a\")").unwrap_err().contains("string"));
-        assert_eq!(eval("r := regex.match(`(`, \"a\")"), Err("2:invalid regex".to_owned()));
+        assert!(eval("r := regex.match(`(`, \"a\")").unwrap_err().contains("invalid regex"));
     }
 
     #[test]
