@@ -409,7 +409,7 @@ impl Case<'_> {
 
     fn watch(&self, set: &ReplicaSet, reading: Reading, revert_at: Option<Timestamp>) -> Decision {
         let Self { snapshot, record, history, settings, now } = *self;
-        let completed = settle::completed(snapshot, set, record, now);
+        let completed = settle::completed(snapshot, set, record, history, now);
         let settles_at = completed.map(|at| settle::settles_at(snapshot, set, record, history, at, settings, now));
         let quiet = snapshot.deployment.is_complete() && !snapshot.deployment.paused && revert_at.is_none();
         if quiet && settles_at.is_some_and(|at| at <= now) {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     signals::{self, Cause},
-    snapshot::{Container, ContainerStatus, Deployment, Pod, ReplicaSet, Snapshot},
+    snapshot::{ContainerStatus, Deployment, Pod, ReplicaSet, Snapshot},
     time::{after, before, between},
     track::Track,
 };
@@ -32,6 +32,8 @@ pub struct History {
     idle_since: Option<Timestamp>,
     /// It was seen complete. Before that there is no bake whose clock could stand.
     completed: bool,
+    /// When that was, unless it was so at the first look of all.
+    pub(super) completed_at: Option<Timestamp>,
     /// When it was last looked at, by the clock that all times here are of.
     looked: Option<Timestamp>,
     pub(super) pods: BTreeMap<String, PodTrack>,
@@ -46,8 +48,9 @@ pub(super) struct PodTrack {
     boot: Option<String>,
     /// Its node is not ready: whatever is seen of it now is not charged, and what was seen before waits.
     pub(super) away: bool,
-    /// When it got its node.
+    /// When it got its node; its making until then.
     pub(super) placed: Timestamp,
+    has_node: bool,
     /// When all of it was first ready: from here on being unready costs.
     pub(super) served: Option<Timestamp>,
     /// The init container that fails, and how.
@@ -60,17 +63,27 @@ impl History {
     pub fn observe(mut self, snapshot: &Snapshot, window: Duration, now: Timestamp) -> Self {
         let current = snapshot.current();
         let uid = current.map(|set| set.object.uid.clone());
-        if self.replica_set != uid {
-            self = Self { replica_set: uid, since: Some(now), ..Self::default() };
-        }
-        let looked = self.looked.replace(now).unwrap_or(now);
-        if now < looked {
+        let looked = self.looked.replace(now);
+        if let Some(looked) = looked.filter(|looked| now < *looked) {
             self.set_back(between(now, looked));
         }
-        self.completed |= snapshot.deployment.is_complete();
+        if self.replica_set != uid {
+            self = Self { replica_set: uid, since: Some(now), looked: Some(now), ..Self::default() };
+        }
+        if !self.completed && snapshot.deployment.is_complete() {
+            self.completed = true;
+            // Whatever was complete before the first look, this rollout was not at the last one.
+            self.completed_at = looked.map(|_| now);
+        }
         self.count_idle(self.completed && snapshot.deployment.replicas == 0, now);
         let Some(set) = current else { return self };
-        let look = Look { deployment: &snapshot.deployment, set, before: looked.min(now), window, now };
+        let look = Look {
+            deployment: &snapshot.deployment,
+            set,
+            before: looked.map_or(now, |looked| looked.min(now)),
+            window,
+            now,
+        };
         let mut seen = std::mem::take(&mut self.pods);
         for pod in snapshot.pods_of(set).filter(|pod| signals::counts(pod)) {
             let track = match seen.remove(&pod.uid) {
@@ -103,7 +116,7 @@ impl History {
 
     /// The clock was set back: everything happened as long ago as it did before.
     fn set_back(&mut self, by: Duration) {
-        let own = [&mut self.since, &mut self.failing, &mut self.idle_since];
+        let own = [&mut self.since, &mut self.failing, &mut self.idle_since, &mut self.completed_at];
         own.into_iter().flatten().for_each(|at| *at = before(*at, by));
         for pod in self.pods.values_mut() {
             pod.placed = before(pod.placed, by);
@@ -133,7 +146,8 @@ impl PodTrack {
             node: pod.node.clone(),
             boot: pod.boot.clone(),
             away: false,
-            placed: placed(pod),
+            placed: pod.scheduled.filter(|since| since.is).map_or(pod.created, |since| since.at).min(look.now),
+            has_node: has_node(pod),
             served,
             init: signals::init_cause(pod),
             containers: containers
@@ -150,7 +164,9 @@ impl PodTrack {
         let rebooted = self.boot.is_some() && pod.boot.is_some() && self.boot != pod.boot;
         self.node.clone_from(&pod.node);
         self.boot = pod.boot.clone().or(self.boot);
-        self.placed = placed(pod).min(look.now);
+        if has_node(pod) && !std::mem::replace(&mut self.has_node, true) {
+            self.placed = look.now;
+        }
         self.init = signals::init_cause(pod);
         let mut forgiven = returned || rebooted;
         for container in &look.set.template.containers {
@@ -166,10 +182,10 @@ impl PodTrack {
             forgiven |= track.observe(container, status, self.served, look);
         }
         if forgiven {
-            self.served = None;
             self.containers.values_mut().for_each(|track| track.begin_anew(look.now));
         }
-        if all_ready(pod, look.set) {
+        // It may have been ready between two looks.
+        if all_ready(pod, look.set) || served_before(pod, look.set).is_some() {
             self.served.get_or_insert(look.now);
         }
         self
@@ -181,32 +197,20 @@ impl PodTrack {
     }
 }
 
-fn placed(pod: &Pod) -> Timestamp {
-    pod.scheduled.filter(|scheduled| scheduled.is).map_or(pod.created, |scheduled| scheduled.at)
+fn has_node(pod: &Pod) -> bool {
+    pod.scheduled.is_some_and(|scheduled| scheduled.is)
 }
 
 /// When a pod that was not watched before was ready, as far as its status tells: `ContainersReady` is false from the
 /// start and changes only with readiness, so one that turned false well after the init containers had been ready.
 fn served_before(pod: &Pod, set: &ReplicaSet) -> Option<Timestamp> {
     let ready = pod.containers_ready?;
-    if !ready.is && rebooted(pod, set) {
-        return None;
-    }
     let fell = !ready.is && pod.initialized.is_some_and(|at| ready.at > after(at, Duration::from_secs(1)));
     (ready.is || fell || all_ready(pod, set)).then_some(ready.at)
 }
 
 fn all_ready(pod: &Pod, set: &ReplicaSet) -> bool {
     set.template.containers.iter().all(|container| status(pod, &container.name).is_some_and(|status| status.ready))
-}
-
-/// A container of the template was last ended by the reboot of its node.
-fn rebooted(pod: &Pod, set: &ReplicaSet) -> bool {
-    let ended = |container: &Container| {
-        let status = status(pod, &container.name).filter(|status| status.restarts > 0);
-        status.is_some_and(|status| signals::of_restart(container, true, status.last_exit.as_ref()).is_none())
-    };
-    set.template.containers.iter().any(ended)
 }
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {

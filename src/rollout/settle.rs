@@ -10,9 +10,16 @@ use super::{
     time::after,
 };
 
-/// When the current template was first complete. What the record says comes first; otherwise what Kubernetes says, but
-/// no earlier than its youngest pod became ready, so that a rollout first seen now has its bake like any other.
-pub fn completed(snapshot: &Snapshot, set: &ReplicaSet, record: Option<&Record>, now: Timestamp) -> Option<Timestamp> {
+/// When the current template was first complete. What the record says comes first, then what was seen; otherwise what
+/// Kubernetes says, but no earlier than its youngest pod became ready, so that a rollout first seen now has its bake like
+/// any other.
+pub fn completed(
+    snapshot: &Snapshot,
+    set: &ReplicaSet,
+    record: Option<&Record>,
+    history: &History,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let deployment = &snapshot.deployment;
     if let Some(at) = record
         .filter(|record| record.uid == deployment.uid)
@@ -26,6 +33,9 @@ pub fn completed(snapshot: &Snapshot, set: &ReplicaSet, record: Option<&Record>,
     }
     if !deployment.is_complete() || deployment.paused {
         return None;
+    }
+    if let Some(at) = history.completed_at {
+        return Some(at);
     }
     let told = match deployment.progress_of(set) {
         Some((ProgressState::Complete, at)) => at,

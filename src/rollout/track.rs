@@ -30,10 +30,14 @@ pub(super) struct Track {
     pub(super) restarted: Option<Timestamp>,
     /// It was ready once.
     was_ready: bool,
+    /// When this run of it began, by the clock that looks: what others wrote down is used at first sight only.
+    began: Option<Timestamp>,
     /// How long it took to be ready when it was first seen to become so.
     load: Option<Duration>,
     /// The next restart is that of its node.
     pardoned: bool,
+    /// This run of it began with a restart that is not charged: it may take its time.
+    excused: bool,
     /// What keeps it from running.
     pub(super) blocked: Option<Cause>,
     /// Restarts that are charged, oldest first.
@@ -79,8 +83,10 @@ impl Track {
             ran: None,
             restarted: None,
             was_ready: served,
+            began: None,
             load: None,
             pardoned: false,
+            excused: false,
             blocked: None,
             charges: Vec::new(),
             changes: vec![(pod.created, Phase::Unready)],
@@ -97,6 +103,10 @@ impl Track {
             _ => pod.created,
         });
         track.blocked = signals::cause(&container.image, status.waiting.as_ref());
+        track.excused = status.restarts > 0
+            && !status.ready
+            && signals::of_restart(container, true, status.last_exit.as_ref()).is_none();
+        track.began = status.running_since.map(|ran| ran.min(now));
         let since_ready = pod.containers_ready.filter(|since| since.is == status.ready).map(|since| since.at);
         if status.ready {
             let loaded = status.running_since.zip(since_ready).map(|(ran, ready)| between(ran, ready));
@@ -104,7 +114,7 @@ impl Track {
         }
         // Unready since this run of it was ready, or because it loads, or because it ended.
         let fell = since_ready.filter(|at| status.running_since.is_none_or(|ran| *at > after(ran, BLINK)));
-        let restarted = status.restarts > 0 && (fell.is_none() || !served);
+        let restarted = status.restarts > 0 && (fell.is_none() || !served || track.excused);
         let phase = track.phase(container, status, restarted, look);
         let ended = status.last_exit.as_ref().and_then(|exit| exit.at).filter(|_| status.restarts > 0);
         let at = match phase {
@@ -133,22 +143,28 @@ impl Track {
         let pardoned = more > 0 && std::mem::take(&mut self.pardoned);
         let charge = if more > 0 && !pardoned { charge(container, self.started, status, now) } else { None };
         let forgiven = more > 0 && charge.is_none();
+        self.excused = (self.excused && more == 0) || forgiven;
         if let Some(charge) = charge {
             self.restarted.get_or_insert(now);
             self.charges.extend(std::iter::repeat_n(charge, more as usize));
         }
         // A container in back-off shows `started: false`; what counts is whether this run of it had come that far.
         self.started = if more > 0 { status.started } else { self.started || status.started };
-        let phase = self.phase(container, status, more > 0 || matches!(was, Phase::Free(_)), look);
+        self.began = match (status.running_since, self.began) {
+            (Some(_), Some(began)) if more == 0 => Some(began),
+            (running, _) => running.map(|_| now),
+        };
+        let loads = more > 0 || self.excused || matches!(was, Phase::Free(_));
+        let phase = self.phase(container, status, loads, look);
         if self.changes.last().is_none_or(|(_, was)| *was != phase) {
             self.changes.push((now, phase));
         }
         if self.ran.is_none() && has_run(status) {
-            self.ran = Some(status.running_since.unwrap_or(now).min(now));
+            self.ran = Some(now);
         }
         if phase == Phase::Ready {
-            self.was_ready = true;
-            let loaded = || status.running_since.or(self.ran).map(|ran| between(ran, now));
+            (self.was_ready, self.excused) = (true, false);
+            let loaded = || self.began.map(|began| between(began, now));
             self.load = self.load.or_else(loaded).map(|load| load.min(look.deployment.progress_deadline));
         }
         self.blocked = self.blocked_by(container, status);
@@ -160,18 +176,20 @@ impl Track {
         if status.ready {
             return Phase::Ready;
         }
-        let Some(ran) = status.running_since else {
+        let Some(ran) = self.began else {
             let waits = status.waiting.as_ref().map_or("", |waiting| waiting.reason.as_str());
             return if matches!(waits, "" | "CrashLoopBackOff") { Phase::Unready } else { Phase::Free(None) };
         };
         if !loads || status.restarts == 0 {
             return Phase::Unready;
         }
+        if self.excused {
+            return Phase::Free(Some(after(ran, look.deployment.progress_deadline)));
+        }
         if container.startup.is_some() {
             // The probe says when it has loaded, and the kubelet ends what takes too long.
             return if self.started { Phase::Unready } else { Phase::Free(None) };
         }
-        let ran = ran.min(look.now);
         Phase::Free(match self.load {
             // Others may load at the same time now.
             Some(load) => Some(after(after(ran, load.saturating_mul(2)), container.readiness_period())),
@@ -205,7 +223,7 @@ impl Track {
         self.changes.drain(..old.saturating_sub(1));
     }
 
-    /// Its node came back, and it loads once more: what it was before is over, the charges stay.
+    /// Its node came back: what it was before is over, the charges stay.
     pub(super) fn begin_anew(&mut self, now: Timestamp) {
         let phase = self.changes.last().map_or(Phase::Unready, |(_, phase)| *phase);
         self.changes = vec![(now, phase)];
@@ -215,7 +233,9 @@ impl Track {
 
     /// Restarts that were made while nobody could see them are nobody's.
     pub(super) fn forgive_restarts(&mut self, status: &ContainerStatus) {
-        self.restarts = self.restarts.max(status.restarts);
+        if status.restarts > self.restarts {
+            (self.restarts, self.excused, self.began) = (status.restarts, true, None);
+        }
     }
 
     /// One restart is that of the node, seen since `limit`, now, or still to come.
@@ -234,7 +254,7 @@ impl Track {
             Phase::Free(Some(until)) => [Some(at), Some(until)],
             _ => [Some(at), None],
         });
-        let others = [self.ran.as_mut(), self.restarted.as_mut()];
+        let others = [self.ran.as_mut(), self.began.as_mut(), self.restarted.as_mut()];
         let charges = self.charges.iter_mut().map(|charge| &mut charge.at);
         times.chain(others).flatten().chain(charges).for_each(|at| *at = before(*at, by));
     }

@@ -3,7 +3,9 @@
 mod by_hand;
 mod causes;
 mod clocks;
+mod cluster;
 mod patience;
 mod properties;
 mod scenarios;
+mod simulator;
 mod world;

@@ -180,7 +180,7 @@ fn one_that_served_and_crashed_once_may_load_twice_as_long_as_before_and_no_long
     world.restart(0, 1, "Error");
     assert_eq!(world.run(100), None, "others load at the same time, or not");
     let (second, revert) = revert(world.run(100).unwrap());
-    assert_eq!((second, revert.evidence.signal), (15, Signal::Readiness), "a tenth of what the other pod answered");
+    assert_eq!((second, revert.evidence.signal), (17, Signal::Readiness), "a tenth of what the other pod answered");
 }
 
 #[test]
