@@ -92,6 +92,7 @@ pub(super) const STATUS: &str = "\
 Examples:
   surefoot status -A               every rollout in guarded namespaces
   surefoot status churn -n shop    one, with what happened to it
+  surefoot status -A --watch       shown anew at each change; piped, a line for each change
   surefoot status -A -o json       for scripts
 
 JSON, stable (fields may be added):
@@ -99,10 +100,12 @@ JSON, stable (fields may be added):
                                  \"since\", \"note\", \"guard\"}],
    \"isolation\": [{\"namespace\", \"findings\", \"unknown\"}]}
   state: progressing, baking, settled, failing, reverted, withdrawn, stalled, observed or paused.
-  With NAME there is \"timeline\": [{\"at\", \"what\", \"detail\"}] too.
+  With NAME there is \"timeline\": [{\"at\", \"what\", \"detail\"}] too. With --watch each change is one of \"rollouts\" in a
+  line, or {\"namespace\", \"name\", \"deleted\": true}.
 
 Rights: get and list deployments in the namespace, get and list configmaps in surefoot-system; for what it says of \
-isolation list resourcequotas, limitranges and networkpolicies; with -A list namespaces. The ClusterRole view is enough.
+isolation list resourcequotas, limitranges and networkpolicies; with -A list namespaces; \
+with --watch to watch them. The ClusterRole view is enough.
 Exit codes: 0 shown, 2 could not ask the cluster.";
 
 pub(super) const WAIT: &str = "\

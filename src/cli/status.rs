@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+mod watch;
+
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use jiff::{Timestamp, tz::TimeZone};
@@ -12,6 +14,7 @@ use super::{
     isolation::{self, Gap},
     live::{self, Cluster},
     print,
+    values::deployment_name,
 };
 use crate::{
     cluster::{Namespace, records::RecordError, rollouts},
@@ -30,6 +33,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// Deployment; all of the namespace when left out
+    #[arg(value_parser = deployment_name, value_name = "NAME")]
     name: Option<String>,
     /// Namespace; default: that of the context
     #[arg(short, long)]
@@ -37,6 +41,9 @@ pub(super) struct Status {
     /// All guarded namespaces
     #[arg(short = 'A', long, conflicts_with_all = ["name", "namespace"])]
     all_namespaces: bool,
+    /// Go on: shown anew at each change on a terminal, else a line for each change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
     /// text or json
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
     output: String,
@@ -46,6 +53,9 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
+        if self.watch {
+            return live::run(watch::run(&self));
+        }
         let now = Timestamp::now();
         let (found, gaps) = live::run(live::patiently(self.look(now)))?;
         let text = match (self.output.as_str(), &self.name) {
@@ -114,7 +124,7 @@ struct Rollout {
     timeline: Option<Vec<Moment>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Override {
     until: Timestamp,
     reason: String,

@@ -144,6 +144,7 @@ pub struct Guarded {
     namespace_changed: OnChange<Namespace>,
     kinds: Vec<Box<dyn Watched>>,
     fixed: Vec<(String, Box<dyn Watched>)>,
+    only_fixed: bool,
     synced: watch::Sender<bool>,
 }
 
@@ -162,8 +163,16 @@ impl Guarded {
             namespace_changed: Arc::new(|_| ()),
             kinds: Vec::new(),
             fixed: Vec::new(),
+            only_fixed: false,
             synced: watch::Sender::new(false),
         }
+    }
+
+    /// Watches nothing but what [`Guarded::watch_in`] names, so that it takes no right to see namespaces.
+    #[must_use]
+    pub fn without_namespaces(mut self) -> Self {
+        self.only_fixed = true;
+        self
     }
 
     /// Watches all objects of kind `K` in guarded namespaces. `keep` makes them small; `changed` is called after the
@@ -243,11 +252,14 @@ impl Guarded {
             let (watch, _) = endable(kind.begin(&run.guarded.client, namespace, &run.shared));
             run.watches.push(watch);
         }
+        if run.guarded.only_fixed {
+            run.guarded.namespaces.0.complete(Namespaces::ALL);
+        }
         let mut relisted = None;
         loop {
             let listed = Arc::clone(&run.shared.listed);
             tokio::select! {
-                event = events.next() => match event {
+                event = events.next(), if !run.guarded.only_fixed => match event {
                     Some(event) => run.take(event, &mut relisted),
                     None => return Err(Ended("namespaces".to_owned())),
                 },

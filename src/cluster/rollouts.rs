@@ -10,7 +10,12 @@ use kube::{
 };
 use serde::Deserialize;
 
-use super::{client::Attempt, watching::refusal};
+use super::{
+    client::Attempt,
+    guarded::Guarded,
+    store::{Change, Store},
+    watching::refusal,
+};
 use crate::{
     rollout::view::Seen,
     template::{Digest, Json, json, keys},
@@ -46,6 +51,19 @@ pub fn follow(
             Err(error) => refusal(&attempt, &error).map(Err),
         })
     })
+}
+
+/// All Deployments of one namespace, or of every guarded one, together with what else `guarded` watches. `changed` must
+/// not block.
+pub fn watch(
+    guarded: &mut Guarded,
+    namespace: Option<&str>,
+    changed: impl Fn(Change<'_, Seen>) + Send + Sync + 'static,
+) -> Store<Seen> {
+    match namespace {
+        Some(namespace) => guarded.watch_in(namespace, "", WireDeployment::seen, changed),
+        None => guarded.watch(WireDeployment::seen, changed),
+    }
 }
 
 /// A Deployment as it is read here: its template is needed for the digest only.

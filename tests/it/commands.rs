@@ -1,16 +1,22 @@
 //! What people on call type: overrides, reverts by hand, and what `status` shows while it is watched.
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{refused, surefoot},
     models::{apply, create, digest, good, with, write_record},
     overrides, shared,
-    support::{Answer, ControlPlane, Kubectl, Look, kubectl, until},
+    support::{Answer, ControlPlane, Kubectl, Look, kubectl, run, until},
     trial,
 };
 
@@ -22,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("commands::a_revert_by_hand_that_is_cut_off_is_finished", a_revert_by_hand_that_is_cut_off_is_finished),
         trial("commands::where_surefoot_only_observes_people_revert", where_surefoot_only_observes_people_revert),
         trial("commands::a_revert_by_hand_says_why_it_cannot", a_revert_by_hand_says_why_it_cannot),
+        trial("commands::status_is_watched_line_by_line", status_is_watched_line_by_line),
     ]
 }
 
@@ -265,4 +272,85 @@ fn a_revert_by_hand_says_why_it_cannot() -> Result<()> {
     why("not reverted: three reverts in 24 hours")?;
     ensure!(!rollout.is_good()?, "nothing of that changed anything");
     Ok(())
+}
+
+/// A `surefoot status --watch` that is running, and the lines that it prints.
+struct Watching {
+    child: std::process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watching {
+    fn begin(user: &Kubectl, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(shared::program());
+        command.env("KUBECONFIG", user.kubeconfig()).args(["status", "--watch"]).args(args);
+        let mut child = run::mark(&mut command)?.stdout(Stdio::piped()).spawn()?;
+        let out = BufReader::new(child.stdout.take().context("no output")?);
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Ok(Self { child, lines })
+    }
+
+    /// The next line, which has to hold all of these.
+    fn next(&self, words: &[&str]) -> Result<String> {
+        let line = self.lines.recv_timeout(LIMIT).with_context(|| format!("no line with {words:?}"))?;
+        let missing: Vec<_> = words.iter().filter(|word| !line.contains(**word)).collect();
+        ensure!(missing.is_empty(), "no {missing:?} in {line}");
+        Ok(line)
+    }
+
+    /// As Ctrl-C ends it.
+    fn end(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::INT)?;
+        let code = self.child.wait()?.code();
+        ensure!(code == Some(0), "ended with {code:?}");
+        let more: Vec<_> = self.lines.iter().collect();
+        ensure!(more.is_empty(), "more lines: {more:?}");
+        Ok(())
+    }
+}
+
+fn status_is_watched_line_by_line() -> Result<()> {
+    let plane = crate::cluster::plane()?;
+    let (admin, ana) = shared::namespace(plane, "watched", "warn")?;
+    let paused = |name: &str| with(good(name), "/spec/replicas", json!(0));
+    apply(&admin, &paused("m")?)?.success()?;
+    let observed = |name: &str| {
+        until("its status", LIMIT, || {
+            let object = admin.json(&["deploy", name])?;
+            let seen = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            Ok(if seen { Look::Done(object) } else { Look::Not(object["status"].to_string()) })
+        })
+    };
+    let object = observed("m")?;
+    let text = Watching::begin(plane.admin(), &["-n", "watched"])?;
+    let json = Watching::begin(plane.admin(), &["-n", "watched", "-o", "json"])?;
+    let all = Watching::begin(plane.admin(), &["-A"])?;
+    text.next(&[" UTC  watched/m  1.0.0  progressing  at 0 replicas"])?;
+    let line: Value = serde_json::from_str(&json.next(&["progressing"])?)?;
+    ensure!(line["namespace"] == "watched" && line["guard"] == "warn" && line["failed"] == Value::Null, "{line}");
+
+    let settled = json!([{"digest": digest(&object), "version": "1.0.0", "at": "2026-11-22T10:00:00Z",
+        "replicaSet": {"name": "set", "uid": "set"}}]);
+    let record = json!({"version": 1, "namespace": "watched", "name": "m", "uid": object["metadata"]["uid"],
+        "settled": settled});
+    write_record(&admin, "m", &record.to_string())?;
+    text.next(&["watched/m  1.0.0  settled"])?;
+    let line: Value = serde_json::from_str(&json.next(&["settled"])?)?;
+    ensure!(line["state"] == "settled" && line["since"] == "2026-11-22T10:00:00Z", "{line}");
+    // What nobody would read otherwise is no line.
+    admin.run(&["annotate", "deploy", "m", "example.com/a=b"])?.success()?;
+    admin.run(&["annotate", "deploy", "m", &crate::models::override_for(2, "INC-9")])?.success()?;
+    text.next(&["settled  override until ", "INC-9"])?;
+    json.next(&["\"override\":{", "INC-9"])?;
+    admin.run(&["delete", "deploy", "m"])?.success()?;
+    text.next(&["watched/m  deleted"])?;
+    json.next(&["\"deleted\":true"])?;
+    text.end()?;
+    json.end()?;
+    // The other namespaces of this control plane come and go.
+    while !all.lines.recv_timeout(LIMIT)?.contains("watched/m  deleted") {}
+    kill_process(Pid::from_child(&all.child), Signal::INT)?;
+    let lacks = "no right to list configmaps in namespace surefoot-system";
+    refused(&ana, &["status", "-n", "watched", "--watch"], lacks)
 }
