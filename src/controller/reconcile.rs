@@ -18,7 +18,7 @@ use crate::{
     },
     config::{Guard, Rollouts},
     rollout::{
-        Because, Decision, History, Rest, Settings, Snapshot, decide,
+        Because, Decision, History, Rest, Settings, Snapshot, Watch, decide,
         record::{Evidence, Revert, StallReason},
     },
     template::{
@@ -281,6 +281,9 @@ fn kind(decision: &Decision) -> String {
         Decision::Revert(revert) => format!("reverting {}", revert.digest),
         Decision::Stall { reason, .. } => reason.sentence().to_owned(),
         Decision::Observe { would, because } => format!("observing {}: {because:?}", would.digest),
+        Decision::Watch(Watch { hindrance: Some(hindrance), settles_at: None, .. }) => {
+            format!("hindered: {:?}", hindrance.reason)
+        }
         other => sentence(other),
     }
 }
@@ -292,7 +295,10 @@ fn sentence(decision: &Decision) -> String {
         Decision::Watch(watch) if watch.reading.evidence.failures > 0 => "it fails, within its budget".to_owned(),
         Decision::Watch(watch) => match watch.settles_at {
             Some(at) => format!("complete; settles at {at:.0} if it stays quiet"),
-            None => "watching the rollout".to_owned(),
+            None => match &watch.hindrance {
+                Some(hindrance) => format!("watching the rollout; {hindrance}"),
+                None => "watching the rollout".to_owned(),
+            },
         },
         Decision::Settle(settled) => {
             format!("{} has settled", settled.version.as_deref().unwrap_or("a version without a label"))

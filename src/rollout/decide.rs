@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     budget::{self, Reading},
+    hindrance::{self, Hindrance},
     history::History,
     record::{ByHand, Class, Evidence, Outcome, Record, Revert, Settled, StallReason, VERSION},
     settings::Settings,
@@ -100,6 +101,8 @@ pub struct Watch {
     pub completed: Option<Timestamp>,
     /// When it settles if it stays quiet and complete.
     pub settles_at: Option<Timestamp>,
+    /// What keeps its pods from running, if anything does.
+    pub hindrance: Option<Hindrance>,
     /// When to decide again if nothing changes.
     pub again_at: Option<Timestamp>,
 }
@@ -416,8 +419,9 @@ impl Case<'_> {
             return Decision::Settle(settle::settled(set, now));
         }
         let settles_at = settles_at.filter(|_| quiet);
-        let again_at = [reading.worse_at, settles_at, revert_at].into_iter().flatten().min();
-        Decision::Watch(Watch { reading, began: self.began(), completed, settles_at, again_at })
+        let (hindrance, told_at) = hindrance::of(snapshot, now);
+        let again_at = [reading.worse_at, settles_at, revert_at, told_at].into_iter().flatten().min();
+        Decision::Watch(Watch { reading, began: self.began(), completed, settles_at, hindrance, again_at })
     }
 
     /// When this rollout was first seen, also if that was by another controller.

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     decide::{Decision, Rest, Watch},
+    hindrance::Hindrance,
     record::{Current, Evidence, KEPT, Outcome, Record, Revert, Settled, Stall, StallReason, VERSION},
     snapshot::{Deployment, Snapshot},
 };
@@ -19,7 +20,10 @@ pub fn next(record: Option<&Record>, snapshot: &Snapshot, decision: &Decision, n
         Decision::Rest(Rest::Reverted { quiet: true, .. }) if next.is_stalled(deployment) => next.current = None,
         Decision::Rest(_) => return None,
         Decision::Watch(watch)
-            if watch.completed.is_none() && tenths(&watch.reading.evidence) == 0 && !next.is_stalled(deployment) =>
+            if watch.completed.is_none()
+                && tenths(&watch.reading.evidence) == 0
+                && watch.hindrance.is_none()
+                && !next.is_under_watch(deployment) =>
         {
             return None;
         }
@@ -77,6 +81,7 @@ impl Record {
             completed: None,
             settles_at: None,
             spent: None,
+            hindrance: None,
             stall: None,
         })
     }
@@ -84,6 +89,12 @@ impl Record {
     fn is_stalled(&self, deployment: &Deployment) -> bool {
         let current = self.current.as_ref().filter(|current| current.digest == deployment.template.digest);
         current.is_some_and(|current| current.stall.is_some())
+    }
+
+    /// There is something of this rollout that may have to be taken back.
+    fn is_under_watch(&self, deployment: &Deployment) -> bool {
+        let current = self.current.as_ref().filter(|current| current.digest == deployment.template.digest);
+        current.is_some_and(|current| current.stall.is_some() || current.hindrance.is_some())
     }
 
     fn settle(&mut self, settled: &Settled, deployment: &Deployment, now: Timestamp) {
@@ -129,10 +140,14 @@ impl Record {
 }
 
 impl Current {
-    /// Changed only where there is something to tell people: first completion, each further tenth of the budget, and
-    /// that a stall is over: nothing has failed for a whole window. The bake begins anew then.
+    /// Changed only where there is something to tell people: first completion, each further tenth of the budget, what
+    /// hinders it, and that a stall is over: nothing has failed for a whole window. The bake begins anew then.
     fn watched(&mut self, watch: &Watch) {
         let evidence = &watch.reading.evidence;
+        let reason = |hindrance: &Option<Hindrance>| hindrance.as_ref().map(|hindrance| hindrance.reason);
+        if reason(&self.hindrance) != reason(&watch.hindrance) {
+            self.hindrance.clone_from(&watch.hindrance);
+        }
         if self.stall.is_some() && evidence.failures == 0 {
             self.stall = None;
             self.completed = watch.settles_at.map(|_| evidence.until);

@@ -15,6 +15,7 @@ pub mod budget;
 pub mod decide;
 pub mod ending;
 pub mod evidence;
+pub mod hindrance;
 pub mod history;
 pub mod journal;
 pub mod record;

@@ -6,7 +6,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::time::{after, before};
+use super::{
+    hindrance::Hindrance,
+    time::{after, before},
+};
 use crate::template::Digest;
 
 /// Entries kept of each kind, newest first.
@@ -279,6 +282,9 @@ pub struct Current {
     /// What it had spent at the last writing: one for each further tenth of the budget. For people, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Evidence>,
+    /// What keeps its pods from running, and is charged to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hindrance: Option<Hindrance>,
     /// Why nothing is done although it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,

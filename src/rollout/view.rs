@@ -287,7 +287,10 @@ impl<'a> Facts<'a> {
             return Told::new(State::Progressing, since, "at 0 replicas there is nothing to watch");
         }
         if !seen.complete() {
-            let note = format!("{} of {} pods are new, {} available", seen.updated, seen.replicas, seen.available);
+            let mut note = format!("{} of {} pods are new, {} available", seen.updated, seen.replicas, seen.available);
+            if let Some(hindrance) = self.current.and_then(|current| current.hindrance.as_ref()) {
+                note += &format!("; {hindrance}");
+            }
             return Told::new(State::Progressing, since, note);
         }
         let completed = self.current.and_then(|current| current.completed).or(seen.progressed);

@@ -318,3 +318,64 @@ fn a_sidecar_of_the_template_is_charged_like_its_neighbours() {
     let (second, revert) = revert(world.play(60, happens).unwrap());
     assert_eq!((second, revert.evidence.container.as_str()), (10, "proxy"));
 }
+
+/// Whoever's fault it is: said once when it has lasted, taken back when it is over, and never charged.
+#[test]
+fn what_keeps_pods_from_running_is_told() {
+    type Hinder = fn(&mut World);
+    let cases: [(Hinder, &str, u32); 5] = [
+        (
+            |world| world.snapshot.deployment.replica_failure = Some("exceeded quota: gpus".into()),
+            "pods cannot be made: exceeded quota: gpus",
+            1,
+        ),
+        (
+            |world| {
+                for pod in world.pods() {
+                    pod.scheduled.as_mut().unwrap().is = false;
+                    pod.unschedulable = Some("0/3 nodes are available".into());
+                }
+            },
+            "no node takes the pods: 0/3 nodes are available",
+            30,
+        ),
+        (|world| world.pods()[0].node_ready = Some(false), "a node is not ready: node-1", 1),
+        (
+            |world| wait(world, "ErrImagePull", "dial tcp: i/o timeout"),
+            "a container cannot start: \"model\", ErrImagePull: dial tcp: i/o timeout",
+            30,
+        ),
+        (
+            |world| {
+                world.pods()[0].init_failure =
+                    Some(("fetch".into(), Waiting { reason: "Error".into(), message: "exit code 1".into() }))
+            },
+            "an init container fails: \"fetch\", Error: exit code 1",
+            30,
+        ),
+    ];
+    for (hinder, wanted, second) in cases {
+        let mut world = World::settled("1");
+        world.apply(template("2"));
+        world.pods().into_iter().for_each(|pod| pod.containers[0].running_since = None);
+        hinder(&mut world);
+        let told = |world: &World| {
+            let current = world.record().current.as_ref()?;
+            current.hindrance.as_ref().map(ToString::to_string)
+        };
+        let before = world.writes;
+        assert_eq!(world.run(second - 1), None);
+        assert_eq!(told(&world), None, "{wanted}");
+        assert_eq!(world.run(300), None);
+        assert_eq!((told(&world).as_deref(), world.writes - before), (Some(wanted), 1));
+        let now = world.now;
+        world.snapshot.deployment.replica_failure = None;
+        for pod in world.pods() {
+            (pod.node_ready, pod.unschedulable, pod.init_failure) = (None, None, None);
+            pod.containers[0].waiting = None;
+            pod.containers[0].running_since = Some(now);
+        }
+        assert_eq!(world.run(1), None);
+        assert_eq!(told(&world), None, "{wanted}");
+    }
+}
