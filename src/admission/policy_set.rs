@@ -147,8 +147,13 @@ impl Policy {
     }
 
     /// It judges namespaces rather than Deployments.
-    pub(super) fn judges_namespaces(&self) -> bool {
+    pub fn judges_namespaces(&self) -> bool {
         self.metadata.needs.contains(&Need::Isolation)
+    }
+
+    /// It needs what no file of Deployments tells: history, isolation.
+    pub fn needs_a_cluster(&self) -> bool {
+        self.metadata.needs.iter().any(|need| matches!(need, Need::History | Need::Isolation))
     }
 
     /// It needs facts of the cluster whose cached copy may be older than the request.

@@ -35,7 +35,9 @@ const LOOK: Duration = Duration::from_millis(150);
 ///
 /// Cases are whole manifests: *.yaml, *.yml and *.json in CASES/POLICY and below. The first line says what is wanted of that policy: `# want: deny CODE`,
 /// `# want: warn CODE` (several codes with commas) or `# want: allow`. All documents but the last are the cluster, the
-/// last is applied. Where a policy needs what files do not tell, its cases are skipped. They do not belong below the policies: `opa test` would load them as data.
+/// last is applied. A policy that needs history finds it in records (ConfigMaps of
+/// surefoot-system, as kubectl gives them) among the documents; one that needs isolation is asked of each Namespace, with
+/// the ResourceQuotas, LimitRanges and NetworkPolicies of the file. Cases do not belong below the policies: `opa test` would load them as data.
 ///
 /// A line is covered when every rule and statement on it was reached by a unit test.
 #[derive(Debug, Args)]

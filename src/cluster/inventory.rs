@@ -15,7 +15,7 @@ use super::{
     Namespace,
     client::Attempt,
     facts, isolation,
-    records::{RecordError, Records},
+    records::{self, RecordError, Records},
 };
 use crate::{
     admission::{History, Isolation},
@@ -60,6 +60,42 @@ pub enum Guarding {
 }
 
 impl Held {
+    /// What a namespace would hold, were these objects the whole cluster: records, and what keeps it apart from others.
+    ///
+    /// # Errors
+    ///
+    /// A record among them is damaged.
+    pub fn in_files<'a>(name: &str, objects: impl Iterator<Item = &'a Json>) -> Result<Self, RecordError> {
+        let (mut histories, mut isolation) = (BTreeMap::new(), Isolation::default());
+        for object in objects {
+            let kind = json::str_at(object, &["kind"]).unwrap_or_default();
+            let walls = match kind {
+                "ConfigMap" => {
+                    if let Some((namespace, deployment, record)) = records::in_file(object) {
+                        let history = facts::history(Some(&Ok(record?))).0;
+                        histories.extend((namespace == name).then_some((deployment, history)));
+                    }
+                    continue;
+                }
+                "ResourceQuota" => &mut isolation.resource_quotas,
+                "LimitRange" => &mut isolation.limit_ranges,
+                "NetworkPolicy" => &mut isolation.network_policies,
+                _ => continue,
+            };
+            if json::str_at(object, &["metadata", "namespace"]) == Some(name) {
+                walls.push(object.clone());
+            }
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            guarding: Guarding::By(Guard::Enforce),
+            namespace: None,
+            deployments: Vec::new(),
+            histories: Ok(histories),
+            isolation: Ok(isolation),
+        })
+    }
+
     /// What the record of a Deployment says; no record is an empty history.
     pub fn history(&self, deployment: &str) -> Option<History> {
         let histories = self.histories.as_ref().ok()?;

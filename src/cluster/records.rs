@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     rollout::record::{Record, VERSION},
-    template::keys,
+    template::{Json, json, keys},
 };
 
 /// Key of the JSON in a record's ConfigMap.
@@ -60,6 +60,20 @@ pub struct Stored {
 
 /// Namespace and name of a Deployment, and its record.
 pub type Listed = (String, String, Result<Stored, RecordError>);
+
+/// A record in a file, as `kubectl get configmap -o yaml` gives it. `None`: this object is no record.
+pub fn in_file(object: &Json) -> Option<Listed> {
+    json::str_at(object, &["metadata", "labels", keys::RECORD])?;
+    let name = json::str_at(object, &["metadata", "name"]).unwrap_or_default().to_owned();
+    let found = object.to_json_str().and_then(|text| Ok(serde_json::from_str::<WireRecord>(&text)?));
+    Some(match found {
+        Ok(found) => found.listed(),
+        Err(error) => {
+            let (config_map, reason) = (name, error.to_string());
+            (String::new(), String::new(), Err(RecordError::Unreadable { config_map, reason }))
+        }
+    })
+}
 
 /// Why a record could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Map, Value};
 
-use crate::{policies::cases, trial};
+use crate::{policies::cases_of_files, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("fixes::each_line_that_is_told_mends_what_it_is_told_for", each_line_mends)]
@@ -16,7 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn each_line_mends() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (mut mended, mut others) = (BTreeSet::new(), BTreeSet::new());
-    for case in cases() {
+    for case in cases_of_files() {
         let text = fs::read_to_string(&case)?;
         if text.starts_with("# want: allow") {
             continue;

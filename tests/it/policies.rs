@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("policies::a_model_server_of_ones_own", a_model_server_of_ones_own),
         trial("policies::five_hundred_containers", five_hundred_containers),
     ];
-    trials.extend(cases().into_iter().map(|case| {
+    trials.extend(cases_of_files().into_iter().map(|case| {
         let name = format!("policies::case::{}", shown(&case));
         trial(&name, move || holds(&case))
     }));
@@ -53,6 +53,10 @@ fn their_unit_tests_pass() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// `check` of files does not ask these. `surefoot test` does, which takes records and walls from the case:
+/// `workbench::the_shipped_set_passes_and_is_covered`.
+const NEED_A_CLUSTER: [&str; 2] = ["isolation", "one-at-a-time"];
 
 /// A policy that denies shows it on a whole manifest, and each shows one that it lets through.
 fn each_has_cases_that_deny_and_that_allow() -> anyhow::Result<()> {
@@ -189,13 +193,18 @@ fn holds(case: &Path) -> anyhow::Result<()> {
     };
     let (denied, warned) = (found("deny"), found("warn"));
     ensure!(denied == want.deny, "want deny {:?}, got {denied:?}", want.deny);
-    ensure!(want.warn.is_subset(&warned), "want warn {:?}, got {warned:?}", want.warn);
+    ensure!(warned == want.warn, "want warn {:?}, got {warned:?}", want.warn);
     let refused = report["objects"].as_array().into_iter().flatten().any(|object| object["verdict"] == "denied");
     ensure!(run.status.code() == Some(i32::from(refused)), "exit code {:?}", run.status.code());
     Ok(())
 }
 
-pub(crate) fn cases() -> Vec<PathBuf> {
+/// Those of policies that `check` of files asks.
+pub(crate) fn cases_of_files() -> Vec<PathBuf> {
+    cases().into_iter().filter(|case| !NEED_A_CLUSTER.contains(&policy_of(case).as_str())).collect()
+}
+
+fn cases() -> Vec<PathBuf> {
     let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut cases: Vec<_> = below(top().join("tests/cases")).flat_map(below).collect();
     cases.retain(|path| path.extension().is_some_and(|end| end == "yaml"));

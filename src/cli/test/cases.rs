@@ -4,19 +4,20 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
-    admission::{Level, PolicySet},
+    admission::{Finding, Level, Policy, PolicySet},
     cli::{
         around::Around,
         judge::{Judge, Subject},
-        report::Judged,
-        source,
+        source::{self, Manifests},
     },
+    cluster::inventory::Held,
     config::yaml,
 };
 
@@ -29,8 +30,6 @@ pub(super) struct Case {
     pub(super) policy: String,
     /// `None`: as wanted.
     pub(super) failed: Option<String>,
-    /// Why files cannot tell: it is no case of anything.
-    pub(super) skipped: Option<String>,
     pub(super) took: Duration,
 }
 
@@ -104,46 +103,58 @@ pub(super) fn strays(found: &Cases, set: &PolicySet) -> Vec<String> {
 }
 
 /// Judges the documents of `file`; what it finds of `policy` in the last one must be what the first line wants.
-pub(super) fn run(judge: &Judge, policy: &str, file: &Path) -> Case {
+pub(super) fn run(judge: &Judge, policy: &Policy, file: &Path) -> Case {
     let started = Instant::now();
-    let (failed, skipped) = match holds(judge, policy, file) {
-        Ok(skipped) => (None, skipped),
-        Err(error) => (Some(format!("{error:#}")), None),
-    };
-    Case { file: file.display().to_string(), policy: policy.to_owned(), failed, skipped, took: started.elapsed() }
+    let failed = holds(judge, policy, file).err().map(|error| format!("{error:#}"));
+    Case { file: file.display().to_string(), policy: policy.name.clone(), failed, took: started.elapsed() }
 }
 
-/// Gives why the policy could not be asked, if that is so.
-fn holds(judge: &Judge, policy: &str, file: &Path) -> anyhow::Result<Option<String>> {
+fn holds(judge: &Judge, policy: &Policy, file: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(file).context("cannot be read")?;
     let text = String::from_utf8(bytes).ok().context("is no UTF-8; save it as UTF-8")?;
     let want = Want::parse(text.lines().next().unwrap_or_default())?;
     let mut found = source::read(&[file.to_owned()], &mut std::io::empty(), "default");
-    let around = Around::new(&found, None);
-    let mut subjects = Subject::given(&mut found, &around);
-    // Policies that judge namespaces are asked, too, and can say nothing of files.
-    if let Some(namespace) = subjects.last().map(|subject| subject.object.namespace().to_owned()) {
-        subjects.push(Subject::whole(&namespace, &around, 0));
-    }
+    let around = Around::new(&found, live(policy, &found)?);
+    let subjects = if policy.judges_namespaces() {
+        let namespaces = found.objects.iter().filter(|object| object.kind == "Namespace");
+        namespaces.map(|namespace| Subject::whole(namespace.name(), &around, 0)).collect()
+    } else {
+        Subject::given(&mut found, &around)
+    };
     if let Some(problem) = found.problems.first() {
         let place = problem.place.map(|place| format!("{}:{}: ", place.line, place.column)).unwrap_or_default();
         bail!("{place}{}", problem.message);
     }
+    let what = if policy.judges_namespaces() { "Namespace" } else { "Deployment" };
+    let last = subjects.last().with_context(|| format!("there is no {what} in it"))?;
     let report = judge.all(&subjects);
-    if let Some(failure) = report.failures.iter().find(|failure| failure.policy == policy) {
+    if let Some(failure) = report.failures.iter().find(|failure| failure.policy == policy.name) {
         bail!("the policy broke: {}:{}:{}: {}", failure.file, failure.line, failure.column, failure.message);
     }
-    let skipped = report.skipped.iter().find(|skipped| skipped.policy == policy);
-    let skipped = skipped.map(|it| {
-        format!("the policy needs {}, which files do not tell; test it with unit tests", it.needs.join(" and "))
-    });
-    if let Some(skipped) = skipped {
-        // That it refuses nothing says nothing of a policy that was not asked.
-        ensure!(want == Want::default(), skipped);
-        return Ok(Some(skipped));
+    if report.skipped.iter().any(|skipped| skipped.policy == policy.name) {
+        bail!("the policy needs the namespace: put a Namespace into the file");
     }
-    let applied = report.judged.last().context("there is no Deployment in it")?;
-    want.compare(policy, applied).map(|()| None)
+    // A namespace that nothing was found in is not in the report.
+    let judged = report.judged.iter().rfind(|judged| Rc::ptr_eq(&judged.object, &last.object));
+    want.compare(&policy.name, judged.map_or(&[], |judged| &judged.findings))
+}
+
+/// For a policy that needs what only a cluster knows, the case is all that there is in one: records (ConfigMaps, as
+/// `kubectl get -o yaml` gives them) and what keeps the namespace apart from others are in the file or nowhere.
+fn live(policy: &Policy, found: &Manifests) -> anyhow::Result<Option<Vec<Held>>> {
+    if !policy.needs_a_cluster() {
+        return Ok(None);
+    }
+    let names: BTreeSet<&str> = found
+        .objects
+        .iter()
+        .map(|object| match object.kind.as_str() {
+            "Namespace" => object.name(),
+            _ => object.namespace(),
+        })
+        .collect();
+    let held = names.into_iter().map(|name| Held::in_files(name, found.objects.iter().map(|object| &object.value)));
+    Ok(Some(held.collect::<Result<_, _>>()?))
 }
 
 /// What the first line of a case asks for: `# want: deny CODE, CODE`, `# want: warn CODE`, `# want: allow`.
@@ -179,13 +190,13 @@ impl Want {
         Ok(want)
     }
 
-    /// Denials must be those that are wanted; beside the wanted warnings there may be others.
-    fn compare(&self, policy: &str, applied: &Judged) -> anyhow::Result<()> {
+    /// Denials and warnings of the policy must be those that are wanted, and no others.
+    fn compare(&self, policy: &str, findings: &[Finding]) -> anyhow::Result<()> {
         let found = |level: Level| -> BTreeSet<String> {
-            let findings = applied.findings.iter().filter(|it| it.level == level && it.policy == policy);
+            let findings = findings.iter().filter(|it| it.level == level && it.policy == policy);
             findings.map(|finding| finding.code.to_string()).collect()
         };
-        if let Some(invalid) = applied.findings.iter().find(|finding| finding.policy == "kubernetes") {
+        if let Some(invalid) = findings.iter().find(|finding| finding.policy == "kubernetes") {
             bail!("Kubernetes would refuse it: {}", invalid.message);
         }
         let (denied, warned) = (found(Level::Deny), found(Level::Warn));
@@ -194,7 +205,7 @@ impl Want {
             if names.is_empty() { "none".to_owned() } else { names.join(", ") }
         };
         ensure!(denied == self.deny, "want denials: {}; got: {}", told(&self.deny), told(&denied));
-        ensure!(self.warn.is_subset(&warned), "want warnings: {}; got: {}", told(&self.warn), told(&warned));
+        ensure!(warned == self.warn, "want warnings: {}; got: {}", told(&self.warn), told(&warned));
         Ok(())
     }
 }

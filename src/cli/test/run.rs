@@ -206,9 +206,9 @@ impl Set {
             if !args.wants(&file.display().to_string()) {
                 continue;
             }
-            let case = cases::run(judge, &policy, &file);
+            let case = cases::run(judge, known, &file);
             let row = self.rows.entry(group(&known.file)).or_default();
-            row.cases += usize::from(case.skipped.is_none());
+            row.cases += 1;
             row.took += case.took;
             self.cases.push(case);
         }

@@ -78,15 +78,8 @@ fn write_all(run: &Run, out: &mut String) -> fmt::Result {
         }
     }
     for case in run.cases() {
-        let (word, style) = match (&case.failed, &case.skipped) {
-            (Some(_), _) => ("FAIL", BAD),
-            (None, Some(_)) => ("skip", MIXED),
-            (None, None) => ("ok", GOOD),
-        };
+        let (word, style) = if case.failed.is_some() { ("FAIL", BAD) } else { ("ok", GOOD) };
         writeln!(out, "{style}{word:4}{style:#} {:width$}  {}", case.file, time(case.took))?;
-        if let Some(why) = &case.skipped {
-            writeln!(out, "     {why}")?;
-        }
     }
     out.push('\n');
     Ok(())
@@ -193,13 +186,12 @@ fn write_missed(file: &Covered, verbose: bool, out: &mut String) -> fmt::Result 
 
 /// The last line: what it comes to, and the exit code at the right.
 fn write_verdict(run: &Run, out: &mut String) -> fmt::Result {
-    let (tests, cases) = (run.tests().count(), run.cases().filter(|case| case.skipped.is_none()).count());
+    let (tests, cases) = (run.tests().count(), run.cases().count());
     let mut parts = Vec::new();
     match run.failed() {
         0 => {
-            let waiting = run.tests().filter(|test| test.skipped).count();
-            let skipped = waiting + run.cases().filter(|case| case.skipped.is_some()).count();
-            parts.push(format!("{} and {} passed", plural(tests - waiting, "test"), plural(cases, "case")));
+            let skipped = run.tests().filter(|test| test.skipped).count();
+            parts.push(format!("{} and {} passed", plural(tests - skipped, "test"), plural(cases, "case")));
             parts.extend((skipped > 0).then(|| format!("{skipped} skipped")));
         }
         failed => parts.push(format!("{failed} of {} failed", tests + cases)),
