@@ -93,6 +93,7 @@ Examples:
   surefoot status -A               every rollout in guarded namespaces
   surefoot status churn -n shop    one, with what happened to it
   surefoot status -A --watch       shown anew at each change; piped, a line for each change
+  surefoot status churn -n shop --svg churn.svg    a picture: pods, probes, budget, decision
   surefoot status -A -o json       for scripts
 
 JSON, stable (fields may be added):
@@ -105,7 +106,7 @@ JSON, stable (fields may be added):
 
 Rights: get and list deployments in the namespace, get and list configmaps in surefoot-system; for what it says of \
 isolation list resourcequotas, limitranges and networkpolicies; with -A list namespaces; \
-with --watch to watch them. The ClusterRole view is enough.
+with --watch to watch them, with --svg list replicasets and pods. The ClusterRole view is enough.
 Exit codes: 0 shown, 2 could not ask the cluster.";
 
 pub(super) const WAIT: &str = "\

@@ -34,6 +34,7 @@ mod said;
 mod schema;
 mod source;
 mod status;
+mod svg;
 mod test;
 mod values;
 mod wait;

@@ -1,9 +1,10 @@
 //! `surefoot status`: every rollout in a line, or one with what happened to it.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 mod watch;
 
+use anyhow::Context as _;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use jiff::{Timestamp, tz::TimeZone};
@@ -13,14 +14,16 @@ use super::{
     ClusterArgs, Outcome,
     isolation::{self, Gap},
     live::{self, Cluster},
-    print,
+    print, svg,
     values::deployment_name,
 };
 use crate::{
     cluster::{Namespace, records::RecordError, rollouts},
     config::Guard,
+    controller::sight,
     rollout::{
         Record,
+        picture::{Picture, picture},
         timeline::{Moment, timeline},
         view::{self, Row, Seen},
     },
@@ -44,6 +47,9 @@ pub(super) struct Status {
     /// Go on: shown anew at each change on a terminal, else a line for each change, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
+    /// Draw the rollout of NAME into this file instead: pods, probes, budget, decision (- for standard output)
+    #[arg(long, value_name = "FILE", requires = "name", conflicts_with_all = ["watch", "output"])]
+    svg: Option<std::path::PathBuf>,
     /// text or json
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
     output: String,
@@ -57,6 +63,9 @@ impl Status {
             return live::run(watch::run(&self));
         }
         let now = Timestamp::now();
+        if let Some(file) = &self.svg {
+            return self.draw(file, now);
+        }
         let (found, gaps) = live::run(live::patiently(self.look(now)))?;
         let text = match (self.output.as_str(), &self.name) {
             ("json", _) => {
@@ -70,6 +79,34 @@ impl Status {
         let gaps = gaps.iter().filter(|_| self.output == "text").map(|gap| format!("{}\n", gap.line()));
         print(&(text + &gaps.collect::<String>()))?;
         Ok(Outcome::Fine)
+    }
+
+    fn draw(&self, file: &Path, now: Timestamp) -> anyhow::Result<Outcome> {
+        let (picture, lacks) = live::run(live::patiently(self.picture(now)))?;
+        if let Some(lacks) = lacks {
+            anstream::eprintln!("drawn without the pods that are there: {lacks}");
+        }
+        let drawn = svg::render(&picture);
+        match file.to_str() {
+            Some("-") => print(&drawn)?,
+            _ => std::fs::write(file, drawn).with_context(|| format!("cannot write {}", file.display()))?,
+        }
+        Ok(Outcome::Fine)
+    }
+
+    /// What is drawn, and why without pods.
+    async fn picture(&self, now: Timestamp) -> anyhow::Result<(Picture, Option<String>)> {
+        let cluster = Cluster::connect(&self.cluster).await?;
+        let namespace = cluster.namespace(self.namespace.as_deref());
+        cluster.guard(&namespace).await?;
+        let name = self.name.as_deref().unwrap_or_default();
+        let seen = rollouts::read(&cluster.client, &namespace, name).await.map_err(anyhow::Error::msg)?;
+        let record = cluster.records.get(&namespace, name).await?.map(|stored| stored.record);
+        let (pods, lacks) = match sight::read_with_pods(&cluster.client, &namespace, name).await {
+            Ok(pods) => (Some(pods), None),
+            Err(lacks) => (None, Some(lacks)),
+        };
+        Ok((picture(&seen, record.as_ref(), pods.as_ref(), now), lacks))
     }
 
     async fn look(&self, now: Timestamp) -> anyhow::Result<(Vec<Rollout>, Vec<Gap>)> {

@@ -4,19 +4,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, Client, api::ListParams};
+use kube::Client;
 
 use super::{
-    objects::{WireDeployment, WireReplicaSet},
     ownership,
     revert::Act,
+    sight,
     writes::{Unwritten, Writer},
 };
 use crate::{
-    cluster::{
-        Attempt,
-        records::{Records, Stored},
-    },
+    cluster::records::{Records, Stored},
     config::{Guard, Rollouts},
     rollout::{
         self, Because, Decision, Rest, Settings, Snapshot,
@@ -150,27 +147,13 @@ impl Hand {
 
     async fn look(&self) -> Result<(Snapshot, Option<Stored>), NotReverted> {
         let look = async {
-            let snapshot = read(&self.writer.client, &self.namespace, &self.name).await.map_err(NotReverted::Failed)?;
+            let snapshot =
+                sight::read(&self.writer.client, &self.namespace, &self.name).await.map_err(NotReverted::Failed)?;
             let stored = self.records.get(&self.namespace, &self.name).await;
             Ok((snapshot, stored.map_err(|error| NotReverted::Failed(error.to_string()))?))
         };
         self.writer.limited(look).await.map_err(not_reverted)?
     }
-}
-
-/// The Deployment and its ReplicaSets, without pods, as they are.
-///
-/// # Errors
-/// It is not there, or which right is missing.
-async fn read(client: &Client, namespace: &str, name: &str) -> Result<Snapshot, String> {
-    let attempt = Attempt::new("get", "deployments").within(namespace).named(name);
-    let deployment = Api::<WireDeployment>::namespaced(client.clone(), namespace).get(name).await;
-    let deployment = deployment.map_err(|error| attempt.explain(&error))?.keep();
-    let attempt = Attempt::new("list", "replicasets").within(namespace);
-    let sets = Api::<WireReplicaSet>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
-    let sets = sets.map_err(|error| attempt.explain(&error))?.items.into_iter().map(WireReplicaSet::keep);
-    let ours = sets.filter(|set| set.owner.as_ref().is_some_and(|owner| owner.uid == deployment.uid));
-    Ok(Snapshot { replica_sets: ours.map(|set| set.set).collect(), deployment, pods: Vec::new() })
 }
 
 fn why_not(snapshot: &Snapshot, decision: &Decision) -> NotReverted {

@@ -41,6 +41,7 @@ mod objects;
 mod ownership;
 mod reconcile;
 mod revert;
+pub mod sight;
 mod watches;
 mod writes;
 

@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod hindrance;
 pub mod history;
 pub mod journal;
+pub mod picture;
 pub mod record;
 pub mod settings;
 pub mod settle;

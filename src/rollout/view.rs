@@ -238,7 +238,7 @@ impl<'a> Facts<'a> {
     pub(super) fn settled(&self) -> Option<Told> {
         let seen = self.seen;
         let settled = self.ours?.settled.first().filter(|settled| settled.digest == seen.digest)?;
-        let note = match seen.complete() {
+        let note = match seen.available >= seen.replicas {
             true => String::new(),
             false => format!("{} of {} pods available", seen.available, seen.replicas),
         };

@@ -193,10 +193,31 @@ fn a_revert_by_hand_is_like_the_controllers() -> Result<()> {
     let status = surefoot(&rollout.olga, &["status", "m", "-n", "by-hand"])?;
     ensure!(status.stdout.contains("2.0.0 by hand by olga: INC-7"), "{status}");
 
+    drawn(&rollout)?;
+
     let again = rollout.revert(&[])?;
     let why = "not reverted: 1.0.0 is itself the last version of by-hand/m that settled";
     ensure!(again.code == 1 && again.stderr.starts_with(why) && again.stdout.is_empty(), "{again}");
     Ok(())
+}
+
+/// The picture, with the pods for whoever may read them.
+fn drawn(rollout: &Rollout) -> Result<()> {
+    let pods = rollout.admin.json(&["pods"])?;
+    let pod = pods["items"][0]["metadata"]["name"].as_str().context("a pod")?.to_owned();
+    let draw = |user: &Kubectl, file: &str| surefoot(user, &["status", "m", "-n", "by-hand", "--svg", file])?.success();
+    let all = draw(&rollout.admin, "-")?;
+    ensure!(all.stderr.is_empty() && all.stdout.contains(&pod), "no {pod} in {all}");
+    ensure!(all.stdout.contains("by-hand/m: 2.0.0 reverted to 1.0.0"), "{all}");
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("m.svg");
+    let some = draw(&rollout.olga, &file.display().to_string())?;
+    let lacks = "drawn without the pods that are there: no right to list pods in namespace by-hand: User \"olga\"";
+    ensure!(some.stderr.starts_with(lacks) && some.stdout.is_empty(), "{some}");
+    let text = std::fs::read_to_string(&file)?;
+    ensure!(roxmltree::Document::parse(&text).is_ok() && text.contains("no pods are known"), "{text}");
+    let nowhere = folder.path().join("no/such/m.svg").display().to_string();
+    refused(&rollout.admin, &["status", "m", "-n", "by-hand", "--svg", &nowhere], "cannot write ")
 }
 
 /// Once it is recorded, whoever comes next finishes it: here the controller, which is running.
