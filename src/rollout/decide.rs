@@ -283,7 +283,8 @@ impl Case<'_> {
             // Something else was applied in between. The template stays quarantined: it did fail.
             _ if revert.digest != *digest || (revert.by_hand.is_none() && self.took_the_risk()) => None,
             _ if deployment.paused => Some(stall(StallReason::Paused)),
-            None => Some(Decision::Revert(revert.clone())),
+            // It may have become a stable one since: that is never scaled to 0.
+            None => deployment.canary.then(|| Decision::Revert(revert.clone())),
             Some(good) => match target(self.snapshot, Some(record), self.now) {
                 Ok(target) if target.digest == good.digest => Some(Decision::Revert(revert.clone())),
                 Ok(_) => None,

@@ -176,6 +176,18 @@ fn a_node_that_is_not_ready_charges_nothing_and_what_is_back_from_it_begins_anew
 }
 
 #[test]
+fn what_was_unready_when_its_node_was_lost_is_charged_no_more_until_the_node_is_back() {
+    let mut world = World::settled("1");
+    complete(&mut world, template("2"));
+    unready(&mut world);
+    assert_eq!(world.run(3), None);
+    world.pods().into_iter().for_each(|pod| pod.node_ready = Some(false));
+    assert_eq!(world.run(100), None);
+    world.pods().into_iter().for_each(|pod| pod.node_ready = Some(true));
+    assert_eq!(revert(world.run(30).unwrap()).0, 7);
+}
+
+#[test]
 fn a_reboot_is_not_charged_whichever_is_seen_first_and_however_the_containers_ended() {
     for boot_first in [Some(true), Some(false), None] {
         let mut world = World::settled("1");
@@ -378,4 +390,18 @@ fn what_keeps_pods_from_running_is_told() {
         assert_eq!(world.run(1), None);
         assert_eq!(told(&world), None, "{wanted}");
     }
+}
+
+#[test]
+fn a_canary_that_became_a_stable_one_before_it_was_withdrawn_is_not() {
+    let mut world = World::new("1");
+    world.snapshot.deployment.canary = true;
+    world.all_ready();
+    world.run(1);
+    unready(&mut world);
+    world.now += jiff::SignedDuration::from_secs(30);
+    assert!(matches!(world.look(), Decision::Revert(_)), "recorded, and not carried out");
+    world.snapshot.deployment.canary = false;
+    assert_eq!(stall(world.run(60).unwrap()), StallReason::NothingSettled);
+    assert_eq!(world.snapshot.deployment.replicas, 2);
 }
