@@ -59,8 +59,9 @@ deny contains finding if {
 deny contains finding if {
 	template.metadata.labels["app.kubernetes.io/version"] == input.request.oldObject.spec.template.metadata.labels["app.kubernetes.io/version"]
 	on_template != ""
-	old := model_image(input.request.oldObject.spec.template)
-	new := model_image(template)
+	name := model_container(before)
+	old := image_of(before, name)
+	new := image_now(name)
 	new != old
 	another(image_parts(old), image_parts(new))
 	finding := {
@@ -148,17 +149,25 @@ new_version := tag if {
 
 default tag := ""
 
-tag := image_parts(model_image(template)).tag
+tag := image_parts(image_of(template, model_container(template))).tag
 
-# The image of the model container.
-model_image(of) := image if {
+# The name of the model container.
+model_container(of) := name if {
 	name := of.metadata.annotations["kubectl.kubernetes.io/default-container"]
-	named := [container.image | container := of.spec.containers[_]; container.name == name; is_string(container.image)]
-	image := named[0] # files may hold a name twice, which the API server refuses
-} else := image if {
-	image := of.spec.containers[0].image
-	is_string(image)
+	image_of(of, name)
+} else := of.spec.containers[0].name
+
+image_of(of, name) := images[0] if {
+	# Files may hold a name twice, which the API server refuses.
+	images := [container.image | container := of.spec.containers[_]; container.name == name; is_string(container.image)]
 }
+
+# Of the same container, wherever it stands now; where there is none of that name, of what is the model container now.
+image_now(name) := image if {
+	image := image_of(template, name)
+} else := image_of(template, model_container(template))
+
+before := input.request.oldObject.spec.template
 
 # Repository without the registry's host, tag and digest.
 image_parts(image) := {"repository": repository, "tag": tag_of, "digest": digest} if {
@@ -179,12 +188,20 @@ hosts(steps) := 1 if {
 another(old, new) if {
 	old.repository != new.repository
 } else if {
-	old.tag != ""
-	new.tag != ""
+	says(old.tag)
+	says(new.tag)
 	old.tag != new.tag
 } else if {
-	min([count(old.tag), count(new.tag)]) == 0
+	not both_say(old.tag, new.tag)
 	old.digest != ""
 	new.digest != ""
 	old.digest != new.digest
+}
+
+# `latest` says as little as none: to write what it is in its place is what `images` asks for.
+says(version) if not version in {"", "latest"}
+
+both_say(one, other) if {
+	says(one)
+	says(other)
 }

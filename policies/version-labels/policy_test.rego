@@ -87,6 +87,7 @@ test_another_image if {
 		["registry.local/churn:1", "registry.local/ranker:1"],
 		["churn@sha256:01", "churn@sha256:02"],
 		["churn:1@sha256:01", "churn@sha256:02"],
+		["churn:latest@sha256:01", "churn:1@sha256:02"],
 		["team/churn:1", "churn:1"],
 	]
 	[row | some row in rows; not changed(row[0], row[1])] == []
@@ -103,6 +104,7 @@ test_the_same_image if {
 		["churn:1", "churn@sha256:02"],
 		["churn:1", "churn"],
 		["churn", "churn@sha256:02"],
+		["churn:latest", "churn:2.4.0"],
 		["", "churn"],
 	]
 	[row | some row in rows; row[0] != ""; changed(row[0], row[1])] == []
@@ -141,6 +143,23 @@ test_only_the_model_container if {
 	nobody := fixtures.add("/spec/template/metadata/annotations", {"kubectl.kubernetes.io/default-container": "nobody"})
 	first := fixtures.codes(version_labels.deny) with input as fixtures.update(nobody, array.concat(nobody, fixtures.replace(image, "churn:2.4.0")))
 	first == {"unchanged"}
+}
+
+test_the_model_container_stays_what_it_was if {
+	containers := fixtures.create([]).request.object.spec.template.spec.containers
+	reordered := fixtures.replace("/spec/template/spec/containers", [containers[1], containers[0]])
+	version_labels.deny == set() with input as fixtures.update([], reordered)
+	sidecar := {"name": "mesh", "image": "istio/proxyv2:1.2"}
+	in_front := fixtures.replace("/spec/template/spec/containers", array.concat([sidecar], containers))
+	version_labels.deny == set() with input as fixtures.update([], in_front)
+	named := fixtures.add("/spec/template/metadata/annotations", {"kubectl.kubernetes.io/default-container": "proxy"})
+	version_labels.deny == set() with input as fixtures.update([], named)
+	version_labels.deny == set() with input as fixtures.update(named, [])
+
+	# Under another name it is the first again.
+	renamed := fixtures.replace("/spec/template/spec/containers", [{"name": "scorer", "image": "scorer:2"}])
+	codes := fixtures.codes(version_labels.deny) with input as fixtures.update([], renamed)
+	codes == {"unchanged"}
 }
 
 test_defaults_copy if {

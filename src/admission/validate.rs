@@ -1,7 +1,7 @@
 //! The verdict: every policy is asked, what it finds is weighed (action, guard, ratchet, exemption, override), what breaks
 //! is kept beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -195,7 +195,8 @@ impl<'a> Scope<'a> {
         // An UPDATE that changes nothing: what was there already is what remains.
         let unchanged = self.request.with_object(old.clone());
         let answer = self.ask(policy, unchanged.tree(), session).ok()?;
-        Some(OldAnswer { old, complaints: answer.deny })
+        let complaints = answer.deny.iter().map(|complaint| (named(complaint), pointer::place(old, &complaint.path)));
+        Some(OldAnswer { old, complaints: complaints.collect() })
     }
 
     /// What somebody believes and what is not so: a guard that is none, an override that counts for nothing, facts that are
@@ -277,25 +278,28 @@ struct Complaints {
 
 struct OldAnswer<'a> {
     old: &'a Json,
-    complaints: Vec<Complaint>,
+    /// What is said, and where.
+    complaints: BTreeSet<((String, String), Vec<Step>)>,
 }
 
 impl OldAnswer<'_> {
     /// The same complaint at the same place, where this request changes nothing.
     fn has(&self, complaint: &Complaint, new: &Json) -> bool {
         let place = pointer::place(new, &complaint.path);
-        let is_same = |old: &Complaint| {
-            // A bare message has no code; it is its own.
-            let same_code = old.code == complaint.code && (!old.code.is_empty() || old.message == complaint.message);
-            same_code && pointer::place(self.old, &old.path) == place
-        };
-        if !self.complaints.iter().any(is_same) {
+        let known = (named(complaint), place);
+        if !self.complaints.contains(&known) {
             return false;
         }
         // A complaint without a place is about the whole specification.
-        let place = if place.is_empty() { vec![Step::Key("spec".to_owned())] } else { place };
+        let place = if known.1.is_empty() { vec![Step::Key("spec".to_owned())] } else { known.1 };
         pointer::value_at(new, &place) == pointer::value_at(self.old, &place)
     }
+}
+
+/// What makes a complaint the same as another one: its code. A bare message has none; it is its own.
+fn named(complaint: &Complaint) -> (String, String) {
+    let message = if complaint.code.is_empty() { complaint.message.clone() } else { String::new() };
+    (complaint.code.clone(), message)
 }
 
 fn finding(policy: &Policy, level: Level, complaint: Complaint) -> Finding {
