@@ -90,7 +90,8 @@ warn contains finding if {
 	}
 }
 
-defaults contains {"path": "/spec/minReadySeconds", "value": min_ready} if min_ready > 0
+# It stays by itself, and no longer than the deadline allows.
+defaults contains {"path": "/spec/minReadySeconds", "value": min_ready, "sticky": false} if min_ready > 0
 
 # Only the API's own: one that somebody gave thought to stays, and `probes` warns of it.
 defaults contains {"path": "/spec/progressDeadlineSeconds", "value": seconds} if {
@@ -161,12 +162,12 @@ whole_gpus := {resource |
 
 deadline := lib.number(spec, "progressDeadlineSeconds", 600)
 
-# What is there; then what was, because defaults are sticky; then as long as probes need to find a failure. Kubernetes wants
+# What is there; then what was, because what was added stays; then as long as probes need to find a failure. Kubernetes wants
 # it below progressDeadlineSeconds.
 min_ready := seconds if {
 	seconds := given_seconds(input.request.object)
 } else := seconds if {
-	seconds := given_seconds(input.request.oldObject)
+	seconds := min([deadline - 1, given_seconds(input.request.oldObject)])
 } else := min([deadline - 1, max(findings_take | {10})])
 
 # 0 is the API's default, which counts as absent.

@@ -239,11 +239,18 @@ test_deadline_after_the_startup_budget if {
 	deadline(none) == set()
 }
 
-# Stickiness is the engine's, but the other default must know of it.
+# What was there stays, below the deadline.
 test_deadline_with_what_was_there if {
 	threshold := fixtures.replace(concat("", [model, "/startupProbe/failureThreshold"]), 180)
 	deadline(fixtures.update(fixtures.add("/spec/minReadySeconds", 40), threshold)) == {2208}
 	deadline(fixtures.update([], threshold)) == {2232}
+}
+
+test_min_ready_of_before_fits_the_deadline if {
+	stays := {entry.value | some entry in rollout_strategy.defaults; entry.path == "/spec/minReadySeconds"} with input as fixtures.update(fixtures.add("/spec/minReadySeconds", 300), [])
+	stays == {300}
+	capped := {entry.value | some entry in rollout_strategy.defaults; entry.path == "/spec/minReadySeconds"} with input as fixtures.update(fixtures.add("/spec/minReadySeconds", 300), fixtures.replace("/spec/progressDeadlineSeconds", 200))
+	capped == {199}
 }
 
 survives(value) if {

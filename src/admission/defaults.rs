@@ -110,18 +110,20 @@ impl Fold<'_> {
             .map_err(|broken| failure(policy, broken))
             .and_then(|value| raw::defaults(&value).map_err(|message| misshapen(policy, "defaults", &message)));
         let added = wanted.and_then(|wanted| {
-            // On a copy: a policy that breaks half-way adds nothing at all.
-            let mut addition =
-                Addition { object: self.result.object.clone(), added: Vec::new(), operations: Vec::new() };
-            for default in wanted {
-                addition
-                    .add(&policy.name, default, self.scope.request.old_object())
-                    .map_err(|message| misshapen(policy, "defaults", &message))?;
+            let kept = self.addition(policy, &wanted, true)?;
+            if !kept.differs {
+                return Ok(kept);
             }
-            Ok(addition)
+            // What was added before, to another object, may contradict what this one says.
+            let fresh = self.addition(policy, &wanted, false)?;
+            let mut refusals = |object: &Json| {
+                let request = self.scope.request.with_object(object.clone());
+                self.scope.ask(policy, request.tree(), session).map_or(0, |answer| answer.deny.len())
+            };
+            Ok(if refusals(&fresh.object) < refusals(&kept.object) { fresh } else { kept })
         });
         match added {
-            Ok(Addition { object, added, operations }) => {
+            Ok(Addition { object, added, operations, .. }) => {
                 self.result.object = object;
                 self.result.added.extend(added);
                 self.result.patch.0.extend(operations);
@@ -129,6 +131,18 @@ impl Fold<'_> {
             // The mutating path never denies.
             Err(failure) => self.result.failures.push(Failure { level: Level::Warn, ..failure }),
         }
+    }
+
+    /// On a copy: a policy that breaks half-way adds nothing at all.
+    fn addition(&self, policy: &Policy, wanted: &[raw::Default], keeps: bool) -> Result<Addition, Failure> {
+        let object = self.result.object.clone();
+        let mut addition = Addition { object, added: Vec::new(), operations: Vec::new(), keeps, differs: false };
+        for default in wanted {
+            addition
+                .add(&policy.name, default.clone(), self.scope.request.old_object())
+                .map_err(|message| misshapen(policy, "defaults", &message))?;
+        }
+        Ok(addition)
     }
 
     fn finish(self, given: &Json) -> Defaulting {
@@ -152,6 +166,10 @@ struct Addition {
     object: Json,
     added: Vec<DefaultValue>,
     operations: Vec<PatchOperation>,
+    /// What was added before is added again, where the policy says so.
+    keeps: bool,
+    /// That was another value than the policy would give now.
+    differs: bool,
 }
 
 impl Addition {
@@ -164,10 +182,9 @@ impl Addition {
         if there.is_some_and(|value| !is_absent(value) && !follows(value)) {
             return Ok(());
         }
-        let value = match old.filter(|_| sticky) {
-            Some(old) => stored(old, &self.object, &path).unwrap_or(value),
-            None => value,
-        };
+        let before = old.filter(|_| sticky && self.keeps).and_then(|old| stored(old, &self.object, &path));
+        self.differs |= before.as_ref().is_some_and(|before| *before != value);
+        let value = before.unwrap_or(value);
         if there == Some(&value) {
             return Ok(());
         }
@@ -396,6 +413,26 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/resources/
         settled.history.as_mut().unwrap().settled.push(template);
         let back = Request::update(object("", "x:2"), old(), "shop");
         assert_eq!(add_to(&set, &back, &settled, &Config::default()).added, []);
+    }
+
+    #[test]
+    fn what_was_added_stays_unless_it_contradicts_what_is_there_now() {
+        let set = one(r#"
+defaults contains {"path": "/spec/limit", "value": 20}
+deny contains {"code": "above", "msg": "above", "path": "/spec/request"} if input.request.object.spec.request > input.request.object.spec.limit
+deny contains {"code": "low", "msg": "low", "path": "/spec/limit"} if input.request.object.spec.limit < 4
+"#);
+        // (old limit, new request, what is added)
+        for (before, request, wanted) in [(5, 4, 5), (5, 5, 5), (5, 6, 20), (20, 6, 20), (5, 30, 5), (3, 2, 20)] {
+            let object = |image: u32, spec: String| {
+                parsed(&format!(
+                    r#"{{"metadata":{{"name":"churn"}},"spec":{{{spec},"template":{{"metadata":{{"labels":{{"v":"{image}"}}}}}}}}}}"#
+                ))
+            };
+            let (old, new) = (object(1, format!(r#""limit":{before}"#)), object(2, format!(r#""request":{request}"#)));
+            let result = add_to(&set, &Request::update(old, new, "shop"), &facts(Guard::Enforce), &Config::default());
+            assert_eq!(added(&result), [format!("/spec/limit {wanted}")], "{before} {request}");
+        }
     }
 
     #[test]

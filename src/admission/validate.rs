@@ -176,7 +176,8 @@ impl<'a> Scope<'a> {
         verdict.findings.extend(answer.warn.into_iter().map(|complaint| finding(policy, warn, complaint)));
     }
 
-    fn ask(&self, policy: &Policy, request: &Json, session: &mut Session) -> Result<Complaints, Failure> {
+    /// What the policy says of a request, unweighed.
+    pub(super) fn ask(&self, policy: &Policy, request: &Json, session: &mut Session) -> Result<Complaints, Failure> {
         let value = session
             .eval(&policy.engine, &policy.verdict_rule(), self.input(policy, request))
             .map_err(|broken| failure(policy, broken))?;
@@ -271,8 +272,8 @@ fn same_but(key: &str, one: &Json, other: &Json, path: &[&str]) -> bool {
 
 const TEMPLATE: &[&str] = &["spec", "template"];
 
-struct Complaints {
-    deny: Vec<Complaint>,
+pub(super) struct Complaints {
+    pub(super) deny: Vec<Complaint>,
     warn: Vec<Complaint>,
 }
 
