@@ -42,7 +42,9 @@ deny contains finding if {
 }
 
 # In a function of its own: `not` of a member that is absent is undefined in OPA.
-is_ignored(container) if container.name in lib.names_like(params.ignoreContainers)
+is_ignored(container) if container.name in ignored
+
+ignored := lib.names_like(params.ignoreContainers)
 
 pod := input.request.object.spec.template.spec
 

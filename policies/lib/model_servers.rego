@@ -18,7 +18,7 @@ package surefoot.model_servers
 #   loopback listens on localhost, where no probe reaches it, unless an argument or variable has 0.0.0.0
 servers := {
 	"nvidia": [{
-		"name": "Triton", "image": "nvidia/tritonserver", "port": 8000, "others": [8001, 8002],
+		"name": "Triton", "image": "nvidia/tritonserver", "port": 8000, "others": [8001, 8002, 9000],
 		"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 300,
 	}],
 	"vllm": [{
@@ -49,6 +49,10 @@ servers := {
 		{
 			"name": "MLServer", "image": "seldonio/mlserver*", "port": 8080, "others": [8081, 8082],
 			"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 300,
+		},
+		{
+			"name": "Seldon Core", "image": "seldonio/seldon-core-executor*", "port": 8000,
+			"ready": "/ready", "live": "/live", "startup": 600, "suggest": "its images differ in port and path",
 		},
 		{
 			"name": "Seldon Core", "image": "seldonio/*", "port": 9000,
@@ -143,17 +147,28 @@ tagged(server, tag) if glob.match(server.tag, null, tag)
 certain_port(container, server) := port if {
 	not server.suggest
 	reachable(container, server)
-	port := tcp_port(server, [number |
-		number := container.ports[i].containerPort
-		object.get(container.ports[i], "protocol", "TCP") == "TCP"
-	])
+	port := tcp_port(server, container)
 }
 
-tcp_port(server, declared) := server.port if {
-	server.port in declared
-} else := declared[0] if {
-	count(declared) == 1
-	not declared[0] in object.get(server, "others", [])
+# Its own port where the container declares it, else the only one, unless that is known or named to be for something else.
+tcp_port(server, container) := server.port if {
+	server.port in tcp_ports(container)
+} else := port if {
+	[port] := [number | some number in tcp_ports(container)]
+	not port in object.get(server, "others", [])
+	not is_named_otherwise(container, port)
+}
+
+tcp_ports(container) := {number |
+	number := container.ports[i].containerPort
+	object.get(container.ports[i], "protocol", "TCP") == "TCP"
+}
+
+is_named_otherwise(container, port) if {
+	container.ports[i].containerPort == port
+	name := container.ports[i].name
+	is_string(name)
+	regex.match(`^(grpc|metrics|prom|admin)`, name)
 }
 
 reachable(_, server) if not server.loopback

@@ -75,6 +75,14 @@ test_certain_ports if {
 	port_of(ports("nvidia/tritonserver:1", [8080])) == 8080
 	not port_of(ports("nvidia/tritonserver:1", [8001]))
 	not port_of(ports("nvidia/tritonserver:1", [8080, 9000]))
+	not port_of(ports("nvidia/tritonserver:1", [9000]))
+	port_of(ports("nvidia/tritonserver:1", [8080, 8080])) == 8080
+	named := [name |
+		some name in ["grpc", "grpc-web", "metrics", "admin", "http", "h2c", null]
+		port_of({"image": "nvidia/tritonserver:1", "ports": [{"containerPort": 9999, "name": name}]})
+	]
+	named == ["http", "h2c", null]
+	port_of({"image": "nvidia/tritonserver:1", "ports": [{"containerPort": 8000, "name": "grpc"}]}) == 8000
 	not port_of(ports("nvidia/tritonserver:1", []))
 	not port_of({"image": "nvidia/tritonserver:1"})
 	not port_of({"image": "nvidia/tritonserver:1", "ports": null})
@@ -86,6 +94,8 @@ test_suggested_only if {
 	not port_of(ports("tensorflow/serving:2.16.1", [8501]))
 	not port_of(ports("openvino/model_server:2025.3", [8000]))
 	not port_of(ports("seldonio/whatever:1", [9000]))
+	model_servers.running(ports("seldonio/seldon-core-executor:1.18", [8000])).ready == "/ready"
+	model_servers.running(ports("seldonio/sklearnserver:1.18", [9000])).ready == "/health/status"
 }
 
 test_localhost if {

@@ -67,6 +67,18 @@ deny contains finding if {
 }
 
 deny contains finding if {
+	request := pod.resources.requests[resource]
+	limit := pod.resources.limits[resource]
+	quantity.above(request, limit)
+	finding := {
+		"code": "above-limit",
+		"msg": sprintf("the pod requests %v of %s, above its limit of %v", [request, resource, limit]),
+		"path": sprintf("/spec/template/spec/resources/requests/%s", [replace(resource, "/", "~1")]),
+		"fix": sprintf("%s: %v, or a higher limit", [resource, limit]),
+	}
+}
+
+deny contains finding if {
 	some list in ["containers", "initContainers"]
 	container := pod[list][index]
 	not container.resources.requests == container.resources.limits # mostly they are the same

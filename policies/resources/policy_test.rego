@@ -26,6 +26,16 @@ test_good if {
 	} with input as {}
 }
 
+test_pod_above_its_limit if {
+	above := fixtures.add("/spec/template/spec/resources", {"requests": {"cpu": "4", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1024Mi"}})
+	denied(above) == {{
+		"code": "above-limit",
+		"msg": "the pod requests 4 of cpu, above its limit of 2",
+		"path": "/spec/template/spec/resources/requests/cpu",
+		"fix": "cpu: 2, or a higher limit",
+	}}
+}
+
 test_no_limit if {
 	denied(fixtures.remove(at(model, "/limits/memory"))) == {{
 		"code": "no-limit",
