@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod answer;
+mod asked;
 mod builtins;
 pub mod defaults;
 mod describe;
@@ -37,6 +38,7 @@ mod validate;
 pub mod wire;
 
 pub use answer::Answer;
+pub use asked::is_asked_about;
 pub use defaults::{Defaulting, default};
 pub use describe::NATIVE;
 pub use facts::{Facts, History, Isolation, LastGood, Quarantined, Unsettled};

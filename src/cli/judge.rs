@@ -228,9 +228,9 @@ impl Judge {
     fn request(&self, subject: &Subject, applied: &mut Applied) -> (Outcome, Option<Request>) {
         let object = &subject.object;
         let mut outcome = Outcome::default();
-        let (mut request, key) = match &subject.asks {
-            Asks::Recorded(request) => (request.clone(), None),
-            Asks::Again => (Request::create(object.value.clone(), object.namespace()), None),
+        let (mut request, key, is_asked) = match &subject.asks {
+            Asks::Recorded(request) => (request.clone(), None, true),
+            Asks::Again => (Request::create(object.value.clone(), object.namespace()), None, true),
             Asks::Whole => {
                 let namespace = Request::of_namespace(object.name(), subject.facts.namespace.as_ref());
                 return (outcome, Some(namespace));
@@ -242,14 +242,21 @@ impl Judge {
                     Ok(findings) => outcome.findings = findings,
                 }
                 let key = key(object);
-                let before = key.as_ref().and_then(|key| applied.remove(key)).or_else(|| stored_now.clone());
-                let request = match before {
-                    Some(old) => Request::update(old, stored(object), object.namespace()),
-                    None => Request::create(stored(object), object.namespace()),
-                };
-                (request, key)
+                let before = key.as_ref().and_then(|key| applied.remove(key));
+                let before =
+                    before.or_else(|| stored_now.clone().map(|now| Before { given: now.clone(), stored: now }));
+                let given = stored(object);
+                match before {
+                    Some(before) => {
+                        // By what the files say: what was added to the first stays when the second is applied.
+                        let is_asked = admission::is_asked_about(&before.given, &given);
+                        (Request::update(before.stored, given, object.namespace()), key, is_asked)
+                    }
+                    None => (Request::create(given, object.namespace()), key, true),
+                }
             }
         };
+        let given = request.object().clone();
         if self.with_defaults {
             let limits = self.aside.limits();
             let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, limits);
@@ -258,8 +265,8 @@ impl Judge {
             outcome.defaults = added.added;
             outcome.failures = self.aside.note(added.failures);
         }
-        applied.extend(key.map(|key| (key, request.object().clone())));
-        (outcome, Some(request))
+        applied.extend(key.map(|key| (key, Before { given, stored: request.object().clone() })));
+        (outcome, is_asked.then_some(request))
     }
 
     /// What the policies (or the one that is asked for) see as `input`, with the policy and what it is about.
@@ -282,7 +289,14 @@ fn about(policy: &Policy) -> About {
 
 /// What was judged so far: a Deployment that its file gives again is an update of what it was before, as it would be for
 /// `kubectl apply` of that file. The same name in another file is mostly another environment, and judged on its own.
-type Applied = BTreeMap<Key, Json>;
+type Applied = BTreeMap<Key, Before>;
+
+struct Before {
+    /// By its file, with the defaults of the API.
+    given: Json,
+    /// With what policies added to it.
+    stored: Json,
+}
 
 /// File, namespace and name.
 type Key = (usize, String, String);
