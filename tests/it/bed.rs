@@ -100,8 +100,9 @@ fn nodes_stand_side_by_side() -> Result<()> {
 fn nothing_is_left_after(signal: Signal) -> Result<()> {
     let folder = run::subfolder("victim")?;
     let told = folder.join("told");
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env(VICTIM, &told);
+    // What runs in the background of a script ignores interrupts, and hands that on.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(std::env::current_exe()?).env(VICTIM, &told);
     let mut victim = Process::start("victim", &folder, command)?;
     let text = until("the run that will be killed", Duration::from_secs(120), || {
         victim.check()?;

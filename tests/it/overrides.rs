@@ -230,7 +230,14 @@ fn undo_brings_back_an_old_one() -> Result<()> {
     drop(shared::surefoot()?);
     let (admin, ana, olga) = namespace(plane, "overrides-undo")?;
     create(&ana, &good("m"))?.success()?;
-    let undo = || ana.run(&["rollout", "undo", "deploy/m"]);
+    // What it goes back to is kept by ReplicaSets, which the Deployment controller makes and numbers in its own time.
+    let undo = || {
+        until("a rollout history", Duration::from_secs(30), || {
+            let answer = ana.run(&["rollout", "undo", "deploy/m"])?;
+            let is_early = answer.stderr.contains("no rollout history found");
+            Ok(if is_early { Look::Not(answer.to_string()) } else { Look::Done(answer) })
+        })
+    };
     let overriding = |hours: i64| -> Result<()> {
         let text = override_for(hours, "INC-4");
         let (key, value) = text.split_once('=').context("key=value")?;
