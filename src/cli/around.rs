@@ -16,6 +16,9 @@ use crate::{
     template::{Json, json, keys},
 };
 
+/// Namespaces that no hook is asked about; surefoot's own under the name that its manifests give it.
+const OFF_LIMITS: [&str; 2] = ["kube-system", "surefoot-system"];
+
 /// The facts that files and cluster tell.
 #[derive(Debug, Default)]
 pub(super) struct Around {
@@ -60,7 +63,8 @@ impl Around {
         let (namespace, name) = (object.namespace(), object.name());
         let held = self.held(namespace);
         Facts {
-            guard: Some(Guard::Enforce),
+            // Hooks never ask about these.
+            guard: (!OFF_LIMITS.contains(&namespace)).then_some(Guard::Enforce),
             namespace: self.namespaces.get(namespace).cloned().or_else(|| held?.namespace.clone()),
             peers: Some(self.peers(object)),
             history: held.and_then(|held| held.history(name)),

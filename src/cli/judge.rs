@@ -220,6 +220,9 @@ impl Judge {
             outcome.failures.extend(self.aside.note(verdict.failures));
             outcome.findings.extend(verdict.findings);
             (outcome.notes, outcome.skipped) = (verdict.notes, verdict.skipped);
+            if subject.facts.guard.is_none() {
+                outcome.notes.push(format!("never judged: surefoot leaves {} alone", subject.object.namespace()));
+            }
         }
         outcome
     }

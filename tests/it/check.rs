@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check::a_policy_that_breaks_refuses_and_says_so", a_policy_that_breaks_refuses_and_says_so),
         trial("check::an_endless_policy_costs_its_time_once", an_endless_policy_costs_its_time_once),
         trial("check::peers_come_from_the_files", peers_come_from_the_files),
+        trial("check::what_no_hook_is_asked_about", what_no_hook_is_asked_about),
         trial("check::given_again_is_an_update", given_again_is_an_update),
         trial("check::nothing_to_judge", nothing_to_judge),
         trial("check::colour_only_where_it_is_wanted", colour_only_where_it_is_wanted),
@@ -32,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What one run of the binary gave.
+#[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -340,6 +342,25 @@ fn an_endless_policy_costs_its_time_once() -> anyhow::Result<()> {
     ensure!(failures.len() == 1 && told.ends_with("it is not asked again in this run"), "{failures:#?}");
     let denied = report["objects"].as_array().into_iter().flatten().filter(|it| it["verdict"] == "denied").count();
     ensure!(run.code == Some(2) && denied == COUNT, "{:?}, {denied} denied", run.code);
+    Ok(())
+}
+
+fn what_no_hook_is_asked_about() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    policy(folder.path(), "deny contains {\"msg\": \"no\"}")?;
+    let arguments = ["check", "-", "--policies", "mine"];
+    for (namespace, code, told) in [
+        ("shop", 1, "no"),
+        ("kube-system", 0, "never judged: surefoot leaves kube-system alone"),
+        ("surefoot-system", 0, "never judged: surefoot leaves surefoot-system alone"),
+    ] {
+        let text = DEPLOYMENT.replace("namespace: shop", &format!("namespace: {namespace}"));
+        let run = surefoot(folder.path(), &arguments, &text)?;
+        ensure!(run.code == Some(code) && run.stdout.contains(told), "{namespace}: {run:?}");
+    }
+    let run = surefoot(folder.path(), &arguments, &DEPLOYMENT.replace("kind: Deployment", "kind: Deploymnt"))?;
+    let told = format!("{}{}", run.stdout, run.stderr);
+    ensure!(run.code == Some(2) && told.contains("apps/v1 has no kind `Deploymnt`; did you mean"), "{run:?}");
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! A document → the Kubernetes objects in it, as kubectl takes it apart: the items of a List, and of a List in that.
 
 use super::set;
-use crate::template::{Json, json};
+use crate::{
+    config::yaml,
+    template::{Json, json},
+};
 
 /// A place of a document where an object should be.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +70,20 @@ fn take_kind(kind: String, value: Json, pointer: String, found: &mut Vec<Found>)
             let object = Err(format!("the items of a {kind} are no list: write items: [...]"));
             found.push(Found { pointer: format!("{pointer}/items"), object });
         }
-        _ => found.push(Found { pointer, object: Ok((kind, value)) }),
+        _ => {
+            let object = known(&kind, &value).map(|()| (kind, value));
+            found.push(Found { pointer, object });
+        }
+    }
+}
+
+/// What `apps` serves is known, so a kind that it does not have is a slip: nobody would be told that nothing was judged.
+fn known(kind: &str, value: &Json) -> Result<(), String> {
+    const KINDS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ControllerRevision"];
+    let version = text(value, "apiVersion").filter(|version| version.starts_with("apps/"));
+    match version.filter(|_| !KINDS.contains(&kind.trim_end_matches("List"))) {
+        Some(version) => Err(yaml::unknown(&format!("{version} has no kind"), kind, &KINDS)),
+        None => Ok(()),
     }
 }
 
@@ -124,7 +140,7 @@ mod tests {
         let typed =
             |items: &str| format!(r#"{{"apiVersion": "apps/v1", "kind": "DeploymentList", "items": [{items}]}}"#);
         let no_object = "not a Kubernetes object";
-        let rows: [(String, &[&str]); 12] = [
+        let rows: [(String, &[&str]); 15] = [
             (D.to_owned(), &[" apps/v1 Deployment"]),
             (list(&list(D)), &["/items/0/items/0 apps/v1 Deployment"]),
             (list(&typed("{}")), &["/items/0/items/0 apps/v1 Deployment"]),
@@ -145,6 +161,12 @@ mod tests {
             (r#"{"kind": "AllowList", "items": {"a": 1}}"#.to_owned(), &[" - AllowList"]),
             (format!(r#"{{"kind": "Bundle", "items": [{D}]}}"#), &["/items/0 apps/v1 Deployment"]),
             (format!("[{D}]"), &[" a bare list of objects"]),
+            (
+                r#"{"apiVersion": "apps/v1", "kind": "Deploymnt"}"#.to_owned(),
+                &[" apps/v1 has no kind `Deploymnt`; did you mean `Deployment`?"],
+            ),
+            (r#"{"apiVersion": "apps/v1", "kind": "StatefulSet"}"#.to_owned(), &[" apps/v1 StatefulSet"]),
+            (r#"{"apiVersion": "apps.example.com/v1", "kind": "Model"}"#.to_owned(), &[" apps.example.com/v1 Model"]),
         ];
         for (text, expected) in rows {
             assert_eq!(summary(&text), expected, "{text}");
