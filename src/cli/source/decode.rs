@@ -252,7 +252,7 @@ mod tests {
             ("readinesProbe: {}", Some((Level::Deny, "did you mean `readinessProbe`?"))),
             ("Env: []", Some((Level::Deny, "did you mean `env`?"))),
             ("restartPolicyOfTomorrow: []", Some((Level::Warn, "kubectl would refuse it"))),
-            ("readinessProbe: {}", None),
+            ("readinessProbe: {tcpSocket: {port: 1}}", None),
         ];
         for (fields, expected) in rows {
             let found = faults(&tree::parse(&text(fields)).unwrap()[0].value).unwrap();

@@ -23,6 +23,7 @@ pub(super) mod decode;
 mod fields;
 mod folder;
 mod objects;
+mod probes;
 pub(super) mod tree;
 mod validity;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::fault;
+use super::{decode::fault, probes};
 use crate::{
     admission::Finding,
     template::{Json, json},
@@ -101,7 +101,7 @@ fn holds(expression: &Json, labels: &BTreeMap<&str, &str>) -> bool {
 fn strategy(object: &Json) -> Option<Finding> {
     let strategy = json::at(object, &["spec", "strategy"])?;
     match json::str_at(strategy, &["type"]) {
-        None | Some("" | "RollingUpdate") => None,
+        None | Some("" | "RollingUpdate") => rolling(json::get(strategy, "rollingUpdate")?),
         Some("Recreate") => matches!(json::get(strategy, "rollingUpdate"), Some(Json::Object(_))).then(|| {
             let message = "rollingUpdate is set and the type is Recreate".to_owned();
             fault("/spec/strategy/rollingUpdate", message, "strategy: {type: RollingUpdate}")
@@ -110,6 +110,41 @@ fn strategy(object: &Json) -> Option<Finding> {
             let message = format!("there is no strategy `{other}`; there is RollingUpdate and Recreate");
             Some(fault("/spec/strategy/type", message, "strategy: {type: RollingUpdate}"))
         }
+    }
+}
+
+/// Both are counts or percentages, and one of them lets a rollout go on.
+fn rolling(update: &Json) -> Option<Finding> {
+    const FIX: &str = "a whole number of pods such as 1, or a percentage such as 25%";
+    let mut room = Vec::new();
+    for key in ["maxSurge", "maxUnavailable"] {
+        let Some(value) = json::get(update, key).filter(|value| **value != Json::Null) else { continue };
+        let at = format!("/spec/strategy/rollingUpdate/{key}");
+        let is_percent = json::as_str(value).is_some();
+        match share(value) {
+            None => return Some(fault(&at, format!("{key} cannot be {value}"), FIX)),
+            Some(share) if is_percent && share > 100 && key == "maxUnavailable" => {
+                let message = format!("{key} is {share}% of the pods; there are no more than 100%");
+                return Some(fault(&at, message, FIX));
+            }
+            Some(share) => room.push(share),
+        }
+    }
+    (room == [0, 0]).then(|| {
+        let message = "maxSurge and maxUnavailable are both 0, so no pod could ever be replaced".to_owned();
+        fault("/spec/strategy/rollingUpdate/maxUnavailable", message, "maxUnavailable: 1, or maxSurge: 1")
+    })
+}
+
+/// A count or a percentage that is not negative.
+fn share(value: &Json) -> Option<i64> {
+    match json::as_str(value) {
+        Some(text) => {
+            let digits = text.strip_suffix('%')?;
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
+            digits.parse().ok()
+        }
+        None => json::int_at(value, &[]).filter(|count| *count >= 0),
     }
 }
 
@@ -153,10 +188,15 @@ fn pod(object: &Json) -> Vec<Finding> {
                 found.push(fault(&format!("{at}/name"), message, "give one of them another name"));
             }
             names.push(name);
-            if image.trim().is_empty() {
+            // Blanks are taken here; only of a pod they are refused.
+            if image.is_empty() {
                 let message = format!("container \"{name}\" has no image");
                 found.push(fault(&format!("{at}/image"), message, "image: registry.example/churn:2.4.0"));
             }
+            found.extend(match list {
+                "initContainers" => probes::faults_of_init(container, &at),
+                _ => probes::faults(container, &at),
+            });
         }
     }
     found
@@ -176,7 +216,7 @@ fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_word(name)
 }
 
-fn is_word(word: &str) -> bool {
+pub(super) fn is_word(word: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !word.is_empty() && word.bytes().all(inner) && !word.starts_with('-') && !word.ends_with('-')
 }
@@ -226,6 +266,30 @@ mod tests {
             assert_ne!(text, GOOD, "{good}");
             let found = faults(&Json::from_json_str(&text).unwrap());
             assert_eq!(found.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [path], "{bad}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn how_many_pods_a_rollout_may_miss_or_add() {
+        let rows = [
+            ("{}", None),
+            (r#"{"maxUnavailable": null, "maxSurge": 0}"#, None),
+            (r#"{"maxUnavailable": 0}"#, None),
+            (r#"{"maxUnavailable": "100%", "maxSurge": "200%"}"#, None),
+            (r#"{"maxUnavailable": 200, "maxSurge": "0%"}"#, None),
+            (r#"{"maxUnavailable": "101%"}"#, Some("maxUnavailable")),
+            (r#"{"maxUnavailable": -1}"#, Some("maxUnavailable")),
+            (r#"{"maxUnavailable": "1"}"#, Some("maxUnavailable")),
+            (r#"{"maxUnavailable": "50 %"}"#, Some("maxUnavailable")),
+            (r#"{"maxUnavailable": "+5%"}"#, Some("maxUnavailable")),
+            (r#"{"maxUnavailable": "%"}"#, Some("maxUnavailable")),
+            (r#"{"maxSurge": "1"}"#, Some("maxSurge")),
+            (r#"{"maxSurge": 0, "maxUnavailable": "0%"}"#, Some("maxUnavailable")),
+        ];
+        for (update, wanted) in rows {
+            let found = rolling(&Json::from_json_str(update).unwrap()).map(|fault| fault.path);
+            let wanted = wanted.map(|key| format!("/spec/strategy/rollingUpdate/{key}"));
+            assert_eq!(found, wanted, "{update}");
         }
     }
 }
