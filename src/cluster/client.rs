@@ -17,6 +17,8 @@ use kube::{
 };
 use tower::{BoxError, util::MapErrLayer};
 
+use super::patience::patient;
+
 /// Seconds after which the API server ends a watch and the client begins the next: bounds how long a connection that
 /// died in silence goes unnoticed.
 pub(crate) const WATCH_SECONDS: u32 = 120;
@@ -40,10 +42,11 @@ pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result
     // Longer than a watch, so that it ends only connections that are dead.
     config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 30));
     config.reset_reader_on_write = true;
+    config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Credentials(chain(&error)))?;
     let named = MapErrLayer::new(move |source: BoxError| Unreachable { server: server.clone(), source });
-    Ok(builder.with_layer(&named).build())
+    Ok(patient(builder.with_layer(&named).build()))
 }
 
 /// The kubeconfig files to merge; `None`: the pod's service account.

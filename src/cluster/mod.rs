@@ -21,6 +21,7 @@ pub mod wire;
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod patience;
 mod trouble;
 mod watching;
 
