@@ -93,7 +93,7 @@ impl Revert {
         let event = Right::new("create", "events.k8s.io", "events", &namespace);
         let silent = !access::missing(&cluster.client, &[event]).await.is_empty();
         let asked = ByHand { user: user.unwrap_or_else(|| "somebody".to_owned()), reason };
-        let hand = Hand::new(cluster.client.clone(), cluster.records, &namespace, &self.name, asked);
+        let hand = Hand::new(cluster.client.clone(), &own_namespace(), &namespace, &self.name, asked);
         let planned = hand.plan().await;
         Ok((Case { hand, seen, guard, silent }, planned))
     }

@@ -13,7 +13,7 @@ use super::{
     writes::{Unwritten, Writer},
 };
 use crate::{
-    cluster::records::{Records, Stored},
+    cluster::records::Stored,
     config::{Guard, Rollouts},
     rollout::{
         self, Because, Decision, Rest, Settings, Snapshot,
@@ -52,17 +52,16 @@ pub enum NotReverted {
 /// Makes reverts of one Deployment for a person.
 pub struct Hand {
     writer: Writer,
-    records: Records,
     namespace: String,
     name: String,
     asked: ByHand,
 }
 
 impl Hand {
-    /// For the Deployment `name` in `namespace`; `records` are those of surefoot's own namespace.
-    pub fn new(client: Client, records: Records, namespace: &str, name: &str, asked: ByHand) -> Self {
-        let writer = Writer { client, leadership: None };
-        Self { writer, records, namespace: namespace.to_owned(), name: name.to_owned(), asked }
+    /// For the Deployment `name` in `namespace`; the records are in surefoot's own namespace.
+    pub fn new(client: Client, own_namespace: &str, namespace: &str, name: &str, asked: ByHand) -> Self {
+        let writer = Writer::new(client, own_namespace, None);
+        Self { writer, namespace: namespace.to_owned(), name: name.to_owned(), asked }
     }
 
     /// The revert that would be made now. Changes nothing.
@@ -136,7 +135,7 @@ impl Hand {
     }
 
     fn act<'a>(&'a self, snapshot: &'a Snapshot, stored: &'a mut Option<Stored>) -> Act<'a> {
-        Act { writer: &self.writer, records: &self.records, snapshot, stored }
+        Act { writer: &self.writer, snapshot, stored }
     }
 
     fn decide(&self, snapshot: &Snapshot, stored: Option<&Stored>) -> Decision {
@@ -148,8 +147,8 @@ impl Hand {
     async fn look(&self) -> Result<(Snapshot, Option<Stored>), NotReverted> {
         let look = async {
             let snapshot =
-                sight::read(&self.writer.client, &self.namespace, &self.name).await.map_err(NotReverted::Failed)?;
-            let stored = self.records.get(&self.namespace, &self.name).await;
+                sight::read(self.writer.reads(), &self.namespace, &self.name).await.map_err(NotReverted::Failed)?;
+            let stored = self.writer.records().get(&self.namespace, &self.name).await;
             Ok((snapshot, stored.map_err(|error| NotReverted::Failed(error.to_string()))?))
         };
         self.writer.limited(look).await.map_err(not_reverted)?

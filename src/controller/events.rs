@@ -49,7 +49,7 @@ pub(super) struct Told<'a> {
 pub(super) async fn publish(client: &Client, told: &Told<'_>) -> kube::Result<()> {
     let api: Api<Event> = Api::namespaced(client.clone(), &told.deployment.namespace);
     match api.create(&PostParams::default(), &event(told)).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => Ok(()),
         done => done.map(drop),
     }
 }

@@ -1,27 +1,24 @@
-//! Places where a test may end the process as if the power had gone. In a release build they are nothing.
+//! Places where a test may end the process as if the power had gone: before and after each write, so that a new kind of
+//! write has them from the start. In a release build they are nothing.
 
-/// A place between two steps of a revert.
+use super::Write;
+
+/// Which side of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Point {
-    /// Nothing is written yet.
-    BeforeRecord,
-    /// Recorded and quarantined; the template is still the bad one.
-    AfterRecord,
-    /// The good template is back; its fields are ours.
-    AfterPatch,
-    /// Its fields belong to whoever applied it.
-    AfterGiveBack,
-    /// Told; the record does not say yet that it is done.
-    AfterEvent,
+pub(super) enum Edge {
+    /// It is about to be sent.
+    Before,
+    /// It was answered, whatever the answer is.
+    After,
 }
 
-/// Ends the process here if the environment variable `SUREFOOT_DIE_AT` names this place, e.g. `AfterRecord`.
+/// Ends the process here if the environment variable `SUREFOOT_DIE_AT` names this place, e.g. `AfterRecordRevert`.
 #[cfg(debug_assertions)]
-pub(super) fn reach(point: Point) {
-    if std::env::var("SUREFOOT_DIE_AT").is_ok_and(|wanted| wanted == format!("{point:?}")) {
+pub(super) fn reach(edge: Edge, write: Write) {
+    if std::env::var("SUREFOOT_DIE_AT").is_ok_and(|wanted| wanted == format!("{edge:?}{write:?}")) {
         std::process::abort();
     }
 }
 
 #[cfg(not(debug_assertions))]
-pub(super) fn reach(_: Point) {}
+pub(super) fn reach(_: Edge, _: Write) {}

@@ -28,6 +28,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::{
+    Write,
+    failpoint::{Edge, reach},
+};
 use crate::{cluster::Attempt, template::keys};
 
 /// After this long without a change another candidate may take the lease.
@@ -190,13 +194,8 @@ impl Candidate {
                 None => self.fresh(),
             },
         };
-        let ours = self.mark(lease);
-        let params = PostParams { field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let written = match ours.metadata.resource_version {
-            Some(_) => self.api.replace(&self.name, &params, &ours).await,
-            None => self.api.create(&params, &ours).await,
-        };
-        match written {
+        let what = if self.held.is_some() { Write::RenewLease } else { Write::TakeLease };
+        match self.write(what, &self.mark(lease)).await {
             Ok(lease) => {
                 self.held = Some(lease);
                 self.seen = None;
@@ -209,6 +208,18 @@ impl Candidate {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Over the revision that `lease` names, or a new one.
+    async fn write(&self, what: Write, lease: &Lease) -> kube::Result<Lease> {
+        reach(Edge::Before, what);
+        let params = PostParams { field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let written = match lease.metadata.resource_version {
+            Some(_) => self.api.replace(&self.name, &params, lease).await,
+            None => self.api.create(&params, lease).await,
+        };
+        reach(Edge::After, what);
+        written
     }
 
     /// The lease is nobody's, ours, or has not changed before our eyes for as long as it says.
@@ -266,8 +277,7 @@ impl Candidate {
                 ..spec.clone()
             };
         }
-        let params = PostParams { field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match timeout_at(Instant::now() + RETRY, self.api.replace(&self.name, &params, &lease)).await {
+        match timeout_at(Instant::now() + RETRY, self.write(Write::ReleaseLease, &lease)).await {
             Ok(Ok(_)) => info!(lease = self.name, "gave the lease back"),
             Ok(Err(error)) => warn!(lease = self.name, "could not give the lease back: {error}"),
             Err(_) => warn!(lease = self.name, "could not give the lease back: no answer"),

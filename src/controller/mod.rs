@@ -28,7 +28,7 @@ use self::{
     writes::Writer,
 };
 use crate::{
-    cluster::{self, Guarded, guarded::Ended, records::Records},
+    cluster::{self, Guarded, guarded::Ended},
     config::Rollouts,
     template::keys,
 };
@@ -45,6 +45,8 @@ pub mod sight;
 mod watches;
 mod writes;
 
+pub use writes::Write;
+
 /// Runs until `shutdown` resolves: then ends the write that is under way, and gives the lease back. Each decision takes
 /// `rollouts` as they are then; when they change, every Deployment is looked at again.
 pub async fn run(
@@ -55,16 +57,12 @@ pub async fn run(
     let own_namespace = cluster::own_namespace();
     let candidate = Candidate::new(client.clone(), &own_namespace, keys::LEASE, lease::identity());
     let leadership = candidate.leadership();
-    let mut guarded = Guarded::new(client.clone(), &own_namespace);
+    let writer = Writer::new(client, &own_namespace, Some(leadership.clone()));
+    let mut guarded = Guarded::new(writer.reads().clone(), &own_namespace);
     let queue = Queue::default();
     let watches = Watches::begin(&mut guarded, &own_namespace, &queue);
     let synced = guarded.synced();
-    let reconciler = Reconciler {
-        watches,
-        records: Records::new(client.clone(), &own_namespace),
-        writer: Writer { client, leadership: Some(leadership.clone()) },
-        rollouts,
-    };
+    let reconciler = Reconciler { watches, writer, rollouts };
     let (drained, ready_to_release) = oneshot::channel::<()>();
     let candidate = candidate.run(async {
         let _ = ready_to_release.await;

@@ -7,14 +7,14 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    revert::Act,
+    revert::{Act, News},
     watches::{Key, Watches},
-    writes::{Unwritten, Writer},
+    writes::{Unwritten, Write, Writer},
 };
 use crate::{
     cluster::{
         guarded::Namespace,
-        records::{RecordError, Records, Stored},
+        records::{RecordError, Stored},
     },
     config::{Guard, Rollouts},
     rollout::{
@@ -40,7 +40,6 @@ const LATEST: Duration = Duration::from_secs(60);
 /// What reconciling needs, the same for all Deployments.
 pub(super) struct Reconciler {
     pub(super) watches: Watches,
-    pub(super) records: Records,
     pub(super) writer: Writer,
     pub(super) rollouts: watch::Receiver<Rollouts>,
 }
@@ -58,8 +57,9 @@ pub(super) struct State {
     void: Option<String>,
     /// The revert that was refused, by digest and generation, and when to ask again whatever happens to its pods.
     refused: Option<(Digest, i64, Timestamp)>,
-    /// Answers in a row that may be another one later.
+    /// Answers in a row that may be another one later, and the last of them.
     failures: u32,
+    trouble: String,
 }
 
 /// When to look again.
@@ -118,7 +118,7 @@ impl Reconciler {
             None => known.is_none(),
         };
         if !same {
-            let read = self.writer.limited(self.records.get(&key.namespace, &key.name)).await;
+            let read = self.writer.limited(self.writer.records().get(&key.namespace, &key.name)).await;
             state.stored = read.map_err(|error| error.to_string())?.map_err(|error: RecordError| error.to_string())?;
         }
         Ok(())
@@ -140,9 +140,10 @@ impl Reconciler {
         });
         let news = void.as_ref().filter(|(text, _)| state.void.as_deref() != Some(*text));
         if let Some((text, why)) = news {
-            let act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
+            let act = Act { writer: &self.writer, snapshot, stored: &mut state.stored };
+            let once = (*text).to_owned();
             let note = format!("annotation {} \"{text}\" counts for nothing: {why}", keys::OVERRIDE);
-            act.tell_once(keys::REASON_OVERRIDE, note, text).await?;
+            act.tell(News { what: Write::TellOverride, reason: keys::REASON_OVERRIDE, note, once }).await?;
         }
         state.void = void.map(|(text, _)| text.to_owned());
         Ok(())
@@ -157,8 +158,7 @@ impl Reconciler {
         state: &mut State,
     ) -> Result<Option<Again>, Unwritten> {
         state.say(key, &kind(decision), &sentence(decision));
-        let mut act = Act { writer: &self.writer, records: &self.records, snapshot, stored: &mut state.stored };
-        let before = act.stored.clone();
+        let mut act = Act { writer: &self.writer, snapshot, stored: &mut state.stored };
         match decision {
             Decision::Rest(Rest::Reverted { again_at, .. }) => {
                 act.record(decision).await?;
@@ -182,17 +182,14 @@ impl Reconciler {
             },
             Decision::Finish(revert) => act.finish(revert).await.map(|()| None),
             Decision::Stall { reason, evidence } => {
-                act.record(decision).await?;
-                if *act.stored != before {
-                    act.tell(keys::REASON_STALLED, note(snapshot, *reason, evidence), Timestamp::now()).await?;
-                }
+                act.tell_and_record(decision, stalled(snapshot, *reason, evidence)).await?;
                 Ok(Some(Again::At(Timestamp::now() + STALLED)))
             }
             Decision::Observe { would, because } => {
-                act.record(decision).await?;
-                // Under `audit` the people of the namespace are told nothing.
-                if *act.stored != before && *because != Because::Guard(Guard::Audit) {
-                    act.tell(keys::REASON_OBSERVED, observed(would, *because), Timestamp::now()).await?;
+                match because {
+                    // The people of the namespace are told nothing.
+                    Because::Guard(Guard::Audit) => act.record(decision).await?,
+                    _ => act.tell_and_record(decision, only_observed(snapshot, would, *because)).await?,
                 }
                 Ok(Some(Again::At(Timestamp::now() + STALLED)))
             }
@@ -201,16 +198,14 @@ impl Reconciler {
 
     /// The API server will not have the revert (a policy of the cluster, a quota, a template that is no longer valid).
     async fn refused(&self, act: &mut Act<'_>, revert: &Revert, why: &str) -> Result<(), Unwritten> {
-        let before = act.stored.clone();
-        let evidence = revert.evidence.clone();
-        act.record(&Decision::Stall { reason: StallReason::RevertRefused, evidence: evidence.clone() }).await?;
-        if *act.stored != before {
+        let (reason, evidence) = (StallReason::RevertRefused, revert.evidence.clone());
+        let news = stalled(act.snapshot, reason, &evidence);
+        let decision = Decision::Stall { reason, evidence };
+        if act.is_news(&decision) {
             let deployment = &act.snapshot.deployment;
             warn!(namespace = deployment.namespace, deployment = deployment.name, "the revert was refused: {why}");
-            let note = format!("{}; {why}", note(act.snapshot, StallReason::RevertRefused, &evidence));
-            act.tell(keys::REASON_STALLED, note, Timestamp::now()).await?;
         }
-        Ok(())
+        act.tell_and_record(&decision, News { note: format!("{}; {why}", news.note), ..news }).await
     }
 }
 
@@ -265,6 +260,10 @@ impl State {
     }
 
     fn later(&mut self, key: &Key, error: &Unwritten) -> Duration {
+        // Another trouble than the last: what that kept from being done is done.
+        if std::mem::replace(&mut self.trouble, error.to_string()) != self.trouble {
+            self.failures = 0;
+        }
         let pause = self.pause(LATER);
         warn!(namespace = key.namespace, deployment = key.name, "{error}; trying again in {} s", pause.as_secs());
         pause
@@ -309,9 +308,24 @@ fn sentence(decision: &Decision) -> String {
     }
 }
 
-fn note(snapshot: &Snapshot, reason: StallReason, evidence: &Evidence) -> String {
-    let version = snapshot.deployment.template.version.as_deref().unwrap_or("the rollout");
-    format!("{version} fails and is left as it is, {}: {}", reason.sentence(), evidence.note())
+fn stalled(snapshot: &Snapshot, reason: StallReason, evidence: &Evidence) -> News {
+    let deployment = &snapshot.deployment;
+    let version = deployment.template.version.as_deref().unwrap_or("the rollout");
+    News {
+        what: Write::TellStalled,
+        reason: keys::REASON_STALLED,
+        note: format!("{version} fails and is left as it is, {}: {}", reason.sentence(), evidence.note()),
+        once: format!("{} {}", deployment.generation, reason.sentence()),
+    }
+}
+
+fn only_observed(snapshot: &Snapshot, would: &Revert, because: Because) -> News {
+    News {
+        what: Write::TellObserved,
+        reason: keys::REASON_OBSERVED,
+        note: observed(would, because),
+        once: format!("{} {because:?}", snapshot.deployment.generation),
+    }
 }
 
 fn observed(would: &Revert, because: Because) -> String {

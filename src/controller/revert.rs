@@ -1,9 +1,9 @@
 //! A revert, step by step. Whatever ends it between two steps, deciding again from what is there carries it on:
 //!
 //! ```text
-//!   server dry run ─▶ record and quarantine ─▶ patch ─▶ give the fields back ─▶ Event ─▶ record: written
-//!                     │ crash: Recorded, bad   │ crash: Recorded, good template: Finish
-//!                     ▼ template: carried on   ▼
+//!   pods still fail? server dry run ─▶ record and quarantine ─▶ patch ─▶ give the fields back ─▶ Event ─▶ record: written
+//!                                      │ crash: Recorded, bad   │ crash: Recorded, good template: Finish
+//!                                      ▼ template: carried on   ▼
 //! ```
 
 use serde_json::Value;
@@ -11,12 +11,14 @@ use tracing::{info, warn};
 
 use super::{
     events::{self, Told},
-    failpoint::{Point, reach},
-    ownership,
-    writes::{Unwritten, Writer},
+    ownership, sight,
+    writes::{Unwritten, Write, Writer},
 };
 use crate::{
-    cluster::records::{RecordError, Records, Stored},
+    cluster::{
+        Attempt,
+        records::{RecordError, Stored},
+    },
     rollout::{
         Decision, Record, Snapshot, journal,
         record::{Revert, Settled},
@@ -30,31 +32,53 @@ const TRIES: usize = 5;
 /// One Deployment that is acted on, and its record as it was written last.
 pub(super) struct Act<'a> {
     pub(super) writer: &'a Writer,
-    pub(super) records: &'a Records,
     pub(super) snapshot: &'a Snapshot,
     pub(super) stored: &'a mut Option<Stored>,
+}
+
+/// What people are told of a Deployment that is left as it is.
+pub(super) struct News {
+    pub(super) what: Write,
+    pub(super) reason: &'static str,
+    pub(super) note: String,
+    /// Told with this already, it is not told again.
+    pub(super) once: String,
 }
 
 impl Act<'_> {
     /// Carries a revert out. Of one that the record has already, only what is left to do.
     pub(super) async fn revert(&mut self, revert: &Revert) -> Result<(), Unwritten> {
+        let recorded = self.stored.as_ref().is_some_and(|stored| stored.record.reverts.first() == Some(revert));
+        if !recorded {
+            self.confirm(revert).await?;
+        }
         let (live, patch) = self.try_out(revert).await?;
         let mut revert = revert.clone();
-        let recorded = self.stored.as_ref().is_some_and(|stored| stored.record.reverts.first() == Some(&revert));
         if !recorded {
             self.last_words(&mut revert).await;
-            reach(Point::BeforeRecord);
             self.record(&Decision::Revert(revert.clone())).await?;
         }
-        reach(Point::AfterRecord);
         let deployment = &self.snapshot.deployment;
-        let after = match self.writer.patch(&deployment.namespace, &deployment.name, patch, false).await {
+        let what = if revert.target.is_some() { Write::PutBack } else { Write::Withdraw };
+        let after = match self.writer.patch(what, &deployment.namespace, &deployment.name, patch).await {
             Ok(after) => after,
             Err(error) => return Err(self.changed_or(error, &live).await),
         };
-        reach(Point::AfterPatch);
         let generation = after["metadata"]["generation"].as_i64().unwrap_or_default();
         self.finish_on(after, &revert, generation).await
+    }
+
+    /// What fails does so still, and not only in the eyes of a watch that has fallen silent.
+    async fn confirm(&self, revert: &Revert) -> Result<(), Unwritten> {
+        let current = sight::is_current(self.writer.reads(), self.snapshot, &revert.evidence.pods);
+        match self.writer.limited(current).await? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unwritten::Changed),
+            Err(error) => {
+                let attempt = Attempt::new("get", "pods").within(&self.snapshot.deployment.namespace);
+                Err(Unwritten::Later(attempt.explain(&error)))
+            }
+        }
     }
 
     /// The Deployment as it is and the patch of the revert, which the API server would take: a server dry run has shown it.
@@ -65,7 +89,7 @@ impl Act<'_> {
             Some(target) => ownership::revert(&live, &self.good_template(target).await?),
             None => ownership::withdraw(&live),
         };
-        match self.writer.patch(&deployment.namespace, &deployment.name, patch.clone(), true).await {
+        match self.writer.patch(Write::DryRun, &deployment.namespace, &deployment.name, patch.clone()).await {
             Ok(_) => Ok((live, patch)),
             Err(error) => Err(self.changed_or(error, &live).await),
         }
@@ -83,11 +107,9 @@ impl Act<'_> {
     async fn finish_on(&mut self, live: Value, revert: &Revert, generation: i64) -> Result<(), Unwritten> {
         let helm = ownership::is_helm_3(&live);
         self.give_back(live).await?;
-        reach(Point::AfterGiveBack);
         let deployment = &self.snapshot.deployment;
         info!(namespace = deployment.namespace, deployment = deployment.name, "{}", revert.note());
         self.publish(revert, helm).await?;
-        reach(Point::AfterEvent);
         let mut after = self.snapshot.clone();
         after.deployment.generation = generation;
         self.record_for(&after, &Decision::Finish(revert.clone())).await
@@ -98,27 +120,42 @@ impl Act<'_> {
         self.record_for(self.snapshot, decision).await
     }
 
-    async fn record_for(&mut self, snapshot: &Snapshot, decision: &Decision) -> Result<(), Unwritten> {
+    /// The same. What is news to the record is told first: what the record has was told, whatever comes between.
+    pub(super) async fn tell_and_record(&mut self, decision: &Decision, news: News) -> Result<(), Unwritten> {
+        if self.is_news(decision) {
+            self.tell(news).await?;
+        }
+        self.record(decision).await
+    }
+
+    /// The record does not have it yet.
+    pub(super) fn is_news(&self, decision: &Decision) -> bool {
+        self.next(self.snapshot, decision).is_some()
+    }
+
+    fn next(&self, snapshot: &Snapshot, decision: &Decision) -> Option<Record> {
         let known = self.stored.as_ref().map(|stored| &stored.record);
-        match journal::next(known, snapshot, decision, jiff::Timestamp::now()) {
-            Some(record) => self.write(record).await,
+        journal::next(known, snapshot, decision, jiff::Timestamp::now())
+    }
+
+    async fn record_for(&mut self, snapshot: &Snapshot, decision: &Decision) -> Result<(), Unwritten> {
+        match self.next(snapshot, decision) {
+            Some(record) => self.write(Write::of_record(decision, snapshot), record).await,
             None => Ok(()),
         }
     }
 
-    async fn write(&mut self, record: Record) -> Result<(), Unwritten> {
-        if !self.writer.may_write() {
-            return Err(Unwritten::NotLeading);
-        }
+    async fn write(&mut self, what: Write, record: Record) -> Result<(), Unwritten> {
         let over = self.stored.as_ref().map(|stored| &stored.revision);
-        match self.writer.limited(self.records.write(&record, over)).await? {
+        match self.writer.write_record(what, &record, over).await? {
             Ok(revision) => {
                 *self.stored = Some(Stored { record, revision });
                 Ok(())
             }
             Err(RecordError::Conflict(_)) => {
                 let deployment = &self.snapshot.deployment;
-                let read = self.writer.limited(self.records.get(&deployment.namespace, &deployment.name)).await?;
+                let read =
+                    self.writer.limited(self.writer.records().get(&deployment.namespace, &deployment.name)).await?;
                 *self.stored = read.map_err(|error| Unwritten::Later(error.to_string()))?;
                 Err(Unwritten::Changed)
             }
@@ -172,7 +209,7 @@ impl Act<'_> {
         let (namespace, name) = (&deployment.namespace, &deployment.name);
         for _ in 0..TRIES {
             let Some(patch) = ownership::give_back(&live) else { return Ok(()) };
-            match self.writer.patch(namespace, name, patch, false).await {
+            match self.writer.patch(Write::GiveBack, namespace, name, patch).await {
                 Ok(_) => return Ok(()),
                 // Somebody wrote to the same list.
                 Err(Unwritten::Refused(_) | Unwritten::Changed) => {}
@@ -186,7 +223,7 @@ impl Act<'_> {
 
     async fn last_words(&self, revert: &mut Revert) {
         let namespace = &self.snapshot.deployment.namespace;
-        let asked = events::last_words(&self.writer.client, namespace, &revert.evidence);
+        let asked = events::last_words(self.writer.reads(), namespace, &revert.evidence);
         match self.writer.limited(asked).await {
             Ok(Ok(Some(words))) => revert.evidence.message = words,
             Ok(Ok(None)) => {}
@@ -199,23 +236,22 @@ impl Act<'_> {
         let deployment = &self.snapshot.deployment;
         let details = format!("Details: surefoot status {} -n {}", deployment.name, deployment.namespace);
         let first = if helm { " Before the next helm upgrade: helm rollback." } else { "" };
-        let reason = if revert.target.is_some() { keys::REASON_REVERTED } else { keys::REASON_WITHDRAWN };
-        self.tell(reason, format!("{}.{first} {details}", revert.note()), revert.at).await
+        let (what, reason) = match revert.target {
+            Some(_) => (Write::TellReverted, keys::REASON_REVERTED),
+            None => (Write::TellWithdrawn, keys::REASON_WITHDRAWN),
+        };
+        let note = format!("{}.{first} {details}", revert.note());
+        self.send(what, Told { deployment, reason, note, at: revert.at, once: None }).await
     }
 
-    /// Publishes an Event on the Deployment.
-    pub(super) async fn tell(&self, reason: &'static str, note: String, at: jiff::Timestamp) -> Result<(), Unwritten> {
-        self.send(Told { deployment: &self.snapshot.deployment, reason, note, at, once: None }).await
+    /// Publishes it as an Event on the Deployment, if it is not there yet.
+    pub(super) async fn tell(&self, News { what, reason, note, once }: News) -> Result<(), Unwritten> {
+        let (deployment, at) = (&self.snapshot.deployment, jiff::Timestamp::now());
+        self.send(what, Told { deployment, reason, note, at, once: Some(&once) }).await
     }
 
-    /// The same, if it is not there yet: `once` is what it is about.
-    pub(super) async fn tell_once(&self, reason: &'static str, note: String, once: &str) -> Result<(), Unwritten> {
-        let at = jiff::Timestamp::now();
-        self.send(Told { deployment: &self.snapshot.deployment, reason, note, at, once: Some(once) }).await
-    }
-
-    async fn send(&self, told: Told<'_>) -> Result<(), Unwritten> {
-        match self.writer.limited(events::publish(&self.writer.client, &told)).await? {
+    async fn send(&self, what: Write, told: Told<'_>) -> Result<(), Unwritten> {
+        match self.writer.write(what, async |client| events::publish(&client, &told).await).await? {
             Ok(()) => Ok(()),
             // A namespace that is going away takes no more Events, and nobody would read them.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {

@@ -1,18 +1,111 @@
-//! Every write of a revert to a Deployment, and the reads that go with one. Each is guarded by uid and
-//! `metadata.generation` and answers in [`WRITE_LIMIT`]; those of the controller are made under the lease.
+//! The one gate that every write passes, and the reads that go with one. What goes through it has a name, is made under the
+//! lease, is answered in [`WRITE_LIMIT`], and can be cut off on either side by a test. Patches of Deployments are
+//! guarded by uid and `metadata.generation`.
 
-use std::{fmt, future::Future};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
 
+use hyper::{Method, Request as HttpRequest};
 use kube::{
     Client,
     api::{GetParams, Patch, PatchParams},
+    client::Body,
     core::Request,
 };
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::lease::{Leadership, WRITE_LIMIT};
-use crate::{cluster::Attempt, template::keys};
+use super::{
+    failpoint::{Edge, reach},
+    lease::{Leadership, WRITE_LIMIT},
+};
+use crate::{
+    cluster::{
+        Attempt,
+        records::{RecordError, Records, Revision},
+    },
+    rollout::{Decision, Record, Snapshot},
+    template::keys,
+};
+
+/// Declares the kinds of writes and the list of them at once, so that the list has them all.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// A kind of write that the controller makes: there are no others. The tests end it before and after each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Write {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Write {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+        }
+    };
+}
+
+kinds! {
+    /// The lease, from nobody or from one that is gone.
+    TakeLease,
+    /// The lease, which is held.
+    RenewLease,
+    /// The lease, at the end, to nobody.
+    ReleaseLease,
+    /// Record: a rollout is complete, or has spent more, or is hindered by something else.
+    RecordProgress,
+    /// Record: the template that was there before the first look has settled.
+    RecordSeed,
+    /// Record: the current template has settled.
+    RecordSettled,
+    /// Record: a revert is about to be made, and its template is quarantined.
+    RecordRevert,
+    /// Record: a revert is done.
+    RecordDone,
+    /// Record: what goes back is well again.
+    RecordRecovered,
+    /// Record: it fails and is left as it is.
+    RecordStall,
+    /// Record: it would be reverted.
+    RecordObserved,
+    /// Deployment: a revert that changes nothing, to hear whether it would be taken.
+    DryRun,
+    /// Deployment: the good template.
+    PutBack,
+    /// Deployment: a canary to 0.
+    Withdraw,
+    /// Deployment: the changed fields go to whoever applied it.
+    GiveBack,
+    /// Event: a revert was made.
+    TellReverted,
+    /// Event: a canary was withdrawn.
+    TellWithdrawn,
+    /// Event: it fails and is left as it is.
+    TellStalled,
+    /// Event: it would be reverted.
+    TellObserved,
+    /// Event: an override counts for nothing.
+    TellOverride,
+}
+
+impl Write {
+    /// What writing this decision to the record is.
+    pub(super) fn of_record(decision: &Decision, snapshot: &Snapshot) -> Self {
+        match decision {
+            Decision::Rest(_) => Self::RecordRecovered,
+            Decision::Watch(_) => Self::RecordProgress,
+            Decision::Settle(settled) if settled.digest != snapshot.deployment.template.digest => Self::RecordSeed,
+            Decision::Settle(_) => Self::RecordSettled,
+            Decision::Revert(_) => Self::RecordRevert,
+            Decision::Finish(_) => Self::RecordDone,
+            Decision::Stall { .. } => Self::RecordStall,
+            Decision::Observe { .. } => Self::RecordObserved,
+        }
+    }
+}
 
 /// Why a write was not made, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,19 +130,58 @@ impl fmt::Display for Unwritten {
     }
 }
 
-/// The one writer of Deployments.
-#[derive(Clone)]
+/// The one writer: of Deployments, records and Events.
 pub(super) struct Writer {
-    pub(super) client: Client,
-    /// Of this process; `None` where a person writes, whose rights are their own and who needs no lease: the guards of
-    /// each write hold against the controller, too.
-    pub(super) leadership: Option<Leadership>,
+    client: Client,
+    reads: Client,
+    own_namespace: String,
+    leadership: Option<Leadership>,
 }
 
 impl Writer {
-    /// Ask this right before each write.
-    pub(super) fn may_write(&self) -> bool {
-        self.leadership.as_ref().is_none_or(Leadership::still_leading)
+    /// `leadership` is that of this process; `None` where a person writes, whose rights are their own and who needs no
+    /// lease: the guards of each write hold against the controller, too.
+    pub(super) fn new(client: Client, own_namespace: &str, leadership: Option<Leadership>) -> Self {
+        let reads = only_reads(client.clone());
+        Self { client, reads, own_namespace: own_namespace.to_owned(), leadership }
+    }
+
+    /// A client that makes no writes: those go through [`Writer::write`].
+    pub(super) fn reads(&self) -> &Client {
+        &self.reads
+    }
+
+    /// The records, to read them.
+    pub(super) fn records(&self) -> Records {
+        Records::new(self.reads.clone(), &self.own_namespace)
+    }
+
+    /// Makes a write with the client that `request` is given. It goes no further from the moment on at which this process
+    /// no longer leads, be that while a connection is made: the process may have been frozen anywhere.
+    pub(super) async fn write<F: Future>(
+        &self,
+        what: Write,
+        request: impl FnOnce(Client) -> F,
+    ) -> Result<F::Output, Unwritten> {
+        reach(Edge::Before, what);
+        let mut request = pin!(request(self.client.clone()));
+        let led = poll_fn(|context| match self.leadership.as_ref().is_none_or(Leadership::still_leading) {
+            true => request.as_mut().poll(context).map(Ok),
+            false => Poll::Ready(Err(Unwritten::NotLeading)),
+        });
+        let answer = self.limited(led).await?;
+        reach(Edge::After, what);
+        answer
+    }
+
+    /// The same with the records.
+    pub(super) async fn write_record(
+        &self,
+        what: Write,
+        record: &Record,
+        over: Option<&Revision>,
+    ) -> Result<Result<Revision, RecordError>, Unwritten> {
+        self.write(what, async |client| Records::new(client, &self.own_namespace).write(record, over).await).await
     }
 
     /// An object, whole; `None`: it is not there.
@@ -57,7 +189,7 @@ impl Writer {
         let attempt = Attempt::new("get", plural).within(namespace).named(name);
         let request = Request::new(path(plural, namespace)).get(name, &GetParams::default());
         let request = request.map_err(|error| Unwritten::Later(error.to_string()))?;
-        match self.limited(self.client.request::<Value>(request)).await? {
+        match self.limited(self.reads.request::<Value>(request)).await? {
             Ok(object) => Ok(Some(object)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(Unwritten::Later(attempt.explain(&error))),
@@ -67,28 +199,44 @@ impl Writer {
     /// Patches a Deployment; gives it as it is afterwards.
     pub(super) async fn patch(
         &self,
+        what: Write,
         namespace: &str,
         name: &str,
         operations: Vec<Value>,
-        dry_run: bool,
     ) -> Result<Value, Unwritten> {
-        if !self.may_write() {
-            return Err(Unwritten::NotLeading);
-        }
         let attempt = Attempt::new("patch", "deployments").within(namespace).named(name);
         let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
             .map_err(|error| Unwritten::Refused(format!("no JSON patch: {error}")))?;
-        let params =
-            PatchParams { dry_run, field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams {
+            dry_run: what == Write::DryRun,
+            field_manager: Some(keys::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
         let request = Request::new(path("deployments", namespace)).patch(name, &params, &Patch::Json::<()>(patch));
         let request = request.map_err(|error| Unwritten::Later(error.to_string()))?;
-        self.limited(self.client.request(request)).await?.map_err(|error| unwritten(&attempt, &error))
+        let answer = self.write(what, async |client| client.request(request).await).await?;
+        answer.map_err(|error| unwritten(&attempt, &error))
     }
 
     /// Waits for an answer no longer than a write may take.
     pub(super) async fn limited<T>(&self, answer: impl Future<Output = T>) -> Result<T, Unwritten> {
         timeout(WRITE_LIMIT, answer).await.map_err(|_| Unwritten::Later("the API server does not answer".to_owned()))
     }
+}
+
+/// The same client, which refuses what is no read.
+fn only_reads(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: HttpRequest<Body>| {
+        let client = client.clone();
+        async move {
+            match *request.method() {
+                Method::GET => client.send(request).await,
+                _ => Err(kube::Error::Service("a write that does not go through `Writer::write`".into())),
+            }
+        }
+    });
+    Client::new(service, namespace)
 }
 
 fn path(plural: &str, namespace: &str) -> String {

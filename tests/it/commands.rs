@@ -224,7 +224,7 @@ fn drawn(rollout: &Rollout) -> Result<()> {
 fn a_revert_by_hand_that_is_cut_off_is_finished() -> Result<()> {
     let rollout = Rollout::begin(shared::plane()?, "by-hand-cut", "enforce")?;
     let mut command = Command::new(shared::program());
-    command.env("KUBECONFIG", rollout.olga.kubeconfig()).env("SUREFOOT_DIE_AT", "AfterRecord");
+    command.env("KUBECONFIG", rollout.olga.kubeconfig()).env("SUREFOOT_DIE_AT", "AfterRecordRevert");
     command.args(["revert", "m", "-n", "by-hand-cut", "--reason", "INC-8"]);
     let cut = kubectl::capture(command, "surefoot revert, cut off", "")?;
     ensure!(!cut.ok() && cut.stdout.is_empty(), "{cut}");

@@ -1,7 +1,7 @@
-//! What is there after a revert on the real node: evidence, Event, record, whose the fields are, what the next apply
-//! makes of them, and that a controller which dies anywhere on its way leaves nothing half done.
+//! What is there after a revert on the real node: evidence, Event, record, whose the fields are, and what the next apply
+//! makes of them. What is left by a controller that dies on its way is in `crash`.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -9,23 +9,17 @@ use serde_json::Value;
 
 use crate::{
     node_trial, shared,
-    support::{
-        Answer, ControlPlane, Kubectl, Look, Node, Surefoot,
-        image::digits,
-        run::{self, Process},
-        until,
-    },
+    support::{Answer, ControlPlane, Kubectl, Look, image::digits, until},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     type Scenario = (&'static str, fn() -> Result<()>);
-    let scenarios: [Scenario; 6] = [
+    let scenarios: [Scenario; 5] = [
         ("a_missed_deadline_says_what_readiness_said", deadline),
         ("a_failure_after_successfully_progressed_says_so_too", late),
         ("liveness_that_fails_alone_is_named", liveness),
         ("below_enforce_it_is_only_told", warned),
         ("a_fix_after_a_revert_runs_the_files_template", fixes),
-        ("a_controller_killed_at_any_point_makes_one_revert", killed),
     ];
     scenarios.map(|(name, test)| node_trial(&format!("revert::{name}"), test)).into()
 }
@@ -134,66 +128,6 @@ fn fix(name: &str, server_side: bool) -> Result<()> {
     scene.user.run(&["rollout", "undo", "deploy/digits"])?.success()?;
     scene.settled("1")?;
     scene.replicas_untouched()
-}
-
-/// One control plane and node of its own: the controller is killed at each point between two steps, and started again.
-fn killed() -> Result<()> {
-    let plane = ControlPlane::start()?;
-    let _node = Node::start(&plane)?;
-    let surefoot = Surefoot::install(&plane, shared::program(), shared::CONFIG)?;
-    // The webhook does not run here.
-    plane
-        .admin()
-        .run(&["delete", "validatingwebhookconfigurations,mutatingwebhookconfigurations", "--all"])?
-        .success()?;
-    for point in ["BeforeRecord", "AfterRecord", "AfterPatch", "AfterGiveBack", "AfterEvent"] {
-        let name = format!("rv-{}", point.to_lowercase());
-        let (admin, user) = shared::namespace(&plane, &name, "enforce")?;
-        let scene = Scene { plane: &plane, admin, user, name, server_side: true };
-        let mut mortal = controller(&surefoot, &scene.name, Some(point))?;
-        scene.settle_first()?;
-        scene.apply(&File::new("2", "crash"))?;
-        until(&format!("the end of the controller at {point}"), LIMIT, || {
-            Ok(if mortal.check().is_err() { Look::Done(()) } else { Look::Not(mortal.tail(3)) })
-        })?;
-        // The next one would wait until the lease has run out; how long that takes is not what is under test.
-        plane.admin().run(&["delete", "lease", "surefoot-controller", "-n", "surefoot-system"])?.success()?;
-        let mut other = controller(&surefoot, &format!("{}-again", scene.name), None)?;
-        scene.reverted("2").with_context(|| format!("{point}\n{}\n{}", mortal.tail(20), other.tail(20)))?;
-        scene.good_is_back()?;
-        let record = scene.record()?.context("no record")?;
-        ensure!(record["reverts"].as_array().is_some_and(|reverts| reverts.len() == 1), "{point}: {record}");
-        ensure!(scene.events("RolloutReverted")?.len() == 1, "{point}: told more than once");
-        no_fields_of_ours(&scene.deployment()?).context(point)?;
-        other.stop(LIMIT)?;
-        if point == "AfterEvent" {
-            returned(&scene, &surefoot)?;
-        }
-    }
-    Ok(())
-}
-
-/// The quarantined template comes back while there is no webhook to refuse it, and no controller to see it come.
-fn returned(scene: &Scene<'_>, surefoot: &Surefoot) -> Result<()> {
-    scene.apply(&File::new("2", "crash"))?;
-    let mut controller = controller(surefoot, &format!("{}-returned", scene.name), None)?;
-    let twice = |record: &Value| {
-        let reverts = record["reverts"].as_array().map_or(&[][..], Vec::as_slice);
-        reverts.len() == 2 && reverts.iter().all(|revert| revert["outcome"] == "written")
-    };
-    scene.record_when("a second revert", twice).with_context(|| controller.tail(20))?;
-    scene.good_is_back()?;
-    controller.stop(LIMIT).map(drop)
-}
-
-fn controller(surefoot: &Surefoot, log: &str, die_at: Option<&str>) -> Result<Process> {
-    let mut command = Command::new(shared::program());
-    command.arg("controller").arg("--config").arg(surefoot.config());
-    command.arg("--kubeconfig").arg(surefoot.controller_account());
-    if let Some(point) = die_at {
-        command.env("SUREFOOT_DIE_AT", point);
-    }
-    Process::start(log, &run::subfolder("killed")?, command)
 }
 
 /// One Deployment `digits` in a namespace of its own, and the record that surefoot keeps of it.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
@@ -120,6 +120,23 @@ impl ControlPlane {
     /// Sends an object as the administrator; the answer is the API server's, whatever it is.
     pub(crate) fn post(&self, path: &str, object: &str) -> Result<http::Answer> {
         self.client.send(self.server, path, Some(object))
+    }
+
+    /// A JSON merge patch as the administrator, also of a status (`…/status`); gives the object.
+    pub(crate) fn patch(&self, path: &str, patch: &Value) -> Result<Value> {
+        let kind = "application/merge-patch+json";
+        done(path, &self.client.patch(self.server, path, kind, &patch.to_string())?)
+    }
+
+    /// Server-side apply as the administrator; gives the object.
+    pub(crate) fn apply(&self, path: &str, object: &Value) -> Result<Value> {
+        let (path, kind) = (format!("{path}?fieldManager=kubectl&force=true"), "application/apply-patch+yaml");
+        done(&path, &self.client.patch(self.server, &path, kind, &object.to_string())?)
+    }
+
+    /// Deletes an object as the administrator.
+    pub(crate) fn delete(&self, path: &str) -> Result<http::Answer> {
+        self.client.delete(self.server, path)
     }
 
     /// A kubeconfig with a freshly minted token of a service account that exists.
@@ -257,6 +274,12 @@ impl Reader {
             status => bail!("{path}: {status} {}", answer.body),
         }
     }
+}
+
+/// What the API server made of a write.
+fn done(path: &str, answer: &http::Answer) -> Result<Value> {
+    ensure!(matches!(answer.status, 200 | 201), "{path}: {} {}", answer.status, answer.body);
+    Ok(serde_json::from_str(&answer.body)?)
 }
 
 /// A CA, the API server's pair, the key that signs service account tokens, and the users' tokens.

@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 
 /// A request to a plain HTTP server; `body` makes it a POST of JSON.
 pub(crate) fn plain(server: SocketAddr, path: &str, body: Option<&str>) -> Result<Answer> {
-    exchange(connect(server)?, path, None, body)
+    exchange(connect(server)?, path, None, body.map(|body| ("POST", "application/json", body)))
 }
 
 /// Asks servers whose certificates one CA has signed.
@@ -57,9 +57,22 @@ impl Https {
 
     /// `body` makes it a POST of JSON.
     pub(crate) fn send(&self, server: SocketAddr, path: &str, body: Option<&str>) -> Result<Answer> {
+        self.ask(server, path, body.map(|body| ("POST", "application/json", body)))
+    }
+
+    /// A patch of this content type.
+    pub(crate) fn patch(&self, server: SocketAddr, path: &str, kind: &str, patch: &str) -> Result<Answer> {
+        self.ask(server, path, Some(("PATCH", kind, patch)))
+    }
+
+    pub(crate) fn delete(&self, server: SocketAddr, path: &str) -> Result<Answer> {
+        self.ask(server, path, Some(("DELETE", "application/json", "")))
+    }
+
+    fn ask(&self, server: SocketAddr, path: &str, sent: Option<Sent<'_>>) -> Result<Answer> {
         let name = ServerName::IpAddress(server.ip().into());
         let session = ClientConnection::new(Arc::clone(&self.config), name)?;
-        exchange(StreamOwned::new(session, connect(server)?), path, self.token.as_deref(), body)
+        exchange(StreamOwned::new(session, connect(server)?), path, self.token.as_deref(), sent)
     }
 }
 
@@ -71,17 +84,20 @@ fn connect(server: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>, body: Option<&str>) -> Result<Answer> {
-    let method = if body.is_some() { "POST" } else { "GET" };
+/// Method, content type, body.
+type Sent<'a> = (&'a str, &'a str, &'a str);
+
+fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>, sent: Option<Sent<'_>>) -> Result<Answer> {
+    let method = sent.map_or("GET", |(method, ..)| method);
     let mut request = format!("{method} {path} HTTP/1.0\r\nHost: bed\r\nAccept: application/json\r\n");
     if let Some(token) = token {
         request.push_str(&format!("Authorization: Bearer {token}\r\n"));
     }
-    if let Some(body) = body {
-        request.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+    if let Some((_, kind, body)) = sent {
+        request.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    } else {
+        request.push_str("\r\n");
     }
-    request.push_str("\r\n");
-    request.push_str(body.unwrap_or_default());
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
