@@ -1,11 +1,13 @@
 //! Waits for as long as the API server asks to (`Retry-After`), and a little where it only says that it is busy.
 //!
 //! An asker may give up in the meantime: a write under a lease has its limit. What remains is the time before which
-//! nobody asks for the same again.
+//! nobody asks for the same again. A watch that ends as soon as it has begun is begun again once a second: whoever follows
+//! it does so at once, and would ask without end.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use hyper::{Method, Request, Response};
@@ -16,8 +18,11 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, retry::Policy};
 
-/// What is asked for: method and path.
-type Asked = (Method, String);
+/// What is asked for: method and path, and whether it is a watch.
+type Asked = (Method, String, bool);
+
+/// Between the beginnings of two watches of the same.
+const WATCHES_APART: Duration = Duration::from_secs(1);
 
 /// When it may be asked for again.
 #[derive(Clone, Default)]
@@ -32,10 +37,14 @@ pub(super) fn patient(client: Client) -> Client {
 }
 
 async fn ask(client: Client, patience: Patience, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let asked = (request.method().clone(), request.uri().path().to_owned());
+    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+    let asked = (request.method().clone(), request.uri().path().to_owned(), is_watch);
     let mut policy = RetryPolicy::server_retry();
     loop {
         patience.wait(&asked).await;
+        if is_watch {
+            patience.note(asked.clone(), Instant::now() + WATCHES_APART);
+        }
         let again = Policy::<_, Response<Body>, _>::clone_request(&mut policy, &request);
         let mut answer = client.send(request).await.map_err(BoxError::from);
         // A body that cannot be sent twice is not: nobody here has one.
@@ -53,26 +62,20 @@ impl Patience {
         }
     }
 
-    /// `None`, and forgotten, once it is over.
     fn until(&self, asked: &Asked) -> Option<Instant> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = all.get(asked).copied()?;
-        if until > Instant::now() {
-            return Some(until);
-        }
-        all.remove(asked);
-        None
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(asked).copied().filter(|until| *until > Instant::now())
     }
 
     fn note(&self, asked: Asked, until: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(asked, until);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, until| *until > Instant::now());
+        all.insert(asked, until);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -117,5 +120,14 @@ mod tests {
         assert_eq!(get(&client, "/b").await, 200, "something else need not wait");
         assert_eq!(get(&client, "/a").await, 200);
         assert_eq!(waits(&asked), [0, 6, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_at_once_is_begun_once_a_second() {
+        let (client, asked) = server(0);
+        for path in ["/a", "/a?watch=true", "/a?watch=true", "/a?watch=true", "/b?watch=true", "/a", "/a"] {
+            assert_eq!(get(&client, path).await, 200);
+        }
+        assert_eq!(waits(&asked), [0, 0, 1, 2, 2, 2, 2]);
     }
 }

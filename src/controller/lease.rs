@@ -42,8 +42,11 @@ const RENEW: Duration = Duration::from_secs(5);
 const LEADS: Duration = Duration::from_secs(10);
 /// How long a holder waits for the answer to a renewal before it asks again.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Between two tries of one that does not hold the lease, or could not renew it.
-const RETRY: Duration = Duration::from_secs(2);
+/// Between two tries of one that does not hold the lease, or could not renew it: how long a lease that was given back
+/// lies there.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long one that shuts down waits for the answer when it gives the lease back.
+const RELEASE: Duration = Duration::from_secs(2);
 /// What a write under the lease may take at most: what lies between [`Leadership::still_leading`] turning false and
 /// another controller beginning to lead.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -277,7 +280,7 @@ impl Candidate {
                 ..spec.clone()
             };
         }
-        match timeout_at(Instant::now() + RETRY, self.write(Write::ReleaseLease, &lease)).await {
+        match timeout_at(Instant::now() + RELEASE, self.write(Write::ReleaseLease, &lease)).await {
             Ok(Ok(_)) => info!(lease = self.name, "gave the lease back"),
             Ok(Err(error)) => warn!(lease = self.name, "could not give the lease back: {error}"),
             Err(_) => warn!(lease = self.name, "could not give the lease back: no answer"),
@@ -441,5 +444,49 @@ mod tests {
         server.lock().unwrap().lease = None;
         first.leadership.begins().await;
         assert_eq!(Server::holder(&server), "first");
+    }
+
+    /// The clock of whoever wrote the lease is not asked: only how long it has not changed before our eyes.
+    #[tokio::test]
+    async fn what_the_holders_clock_says_changes_nothing() {
+        let now = Instant::now();
+        let times = ["1970-01-01T00:00:00.000000Z", "2026-11-22T14:21:07.000000Z", "2199-01-01T00:00:00.000000Z"];
+        for (renewed, acquired) in times.iter().flat_map(|one| times.iter().map(move |other| (one, other))) {
+            for (duration, taken_after) in
+                [(json!(15), 15), (json!(2), 2), (json!(3600), 3600), (json!(0), 0), (json!(-7), 15), (json!(null), 15)]
+            {
+                let client = Server::client(&Arc::default());
+                let mut candidate = Candidate::new(client, "own", "surefoot-controller", "us".to_owned());
+                let lease = |revision: &str| -> Lease {
+                    serde_json::from_value(
+                        json!({"metadata": {"resourceVersion": revision}, "spec": {"holderIdentity": "them",
+                        "leaseDurationSeconds": duration, "renewTime": renewed, "acquireTime": acquired}}),
+                    )
+                    .unwrap()
+                };
+                let after = |seconds: u64| now + Duration::from_secs(seconds);
+                let what = format!("renewed {renewed}, acquired {acquired}, for {duration} s");
+                assert_eq!(candidate.may_take(&lease("1"), now), taken_after == 0, "{what}: at first sight");
+                if let Some(almost) = u64::checked_sub(taken_after, 1) {
+                    assert!(!candidate.may_take(&lease("1"), after(almost)), "{what}: too early");
+                    assert!(!candidate.may_take(&lease("2"), after(almost)), "{what}: it is renewed");
+                    assert!(
+                        !candidate.may_take(&lease("2"), after(taken_after)),
+                        "{what}: counted from the last change"
+                    );
+                    assert!(candidate.may_take(&lease("2"), after(almost + taken_after)), "{what}: it is over");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_of_nobody_and_our_own_are_taken_at_once() {
+        let mut candidate = Candidate::new(Server::client(&Arc::default()), "own", "lease", "us".to_owned());
+        for holder in [json!(null), json!(""), json!("us")] {
+            let lease = json!({"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": holder,
+                "leaseDurationSeconds": 15, "renewTime": "2199-01-01T00:00:00.000000Z"}});
+            assert!(candidate.may_take(&serde_json::from_value(lease).unwrap(), Instant::now()), "{holder}");
+        }
     }
 }

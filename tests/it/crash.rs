@@ -23,20 +23,21 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What leads to a write, and on to its end.
+type Labels = &'static [(&'static str, &'static str)];
 type Story = fn(&Stage, Write, &str) -> Result<()>;
 
 /// A kind of write that is not listed here does not compile.
-fn story(write: Write) -> (&'static str, Story) {
-    const ENFORCE: &str = "surefoot.dev/guard: enforce";
+fn story(write: Write) -> (Labels, Story) {
+    const ENFORCE: Labels = &[("surefoot.dev/guard", "enforce")];
     match write {
         Write::TakeLease | Write::RenewLease | Write::ReleaseLease => (ENFORCE, reverted),
         Write::RecordProgress | Write::RecordSettled | Write::RecordRevert | Write::RecordDone => (ENFORCE, reverted),
         Write::DryRun | Write::PutBack | Write::GiveBack | Write::TellReverted => (ENFORCE, reverted),
         Write::RecordSeed => (ENFORCE, seeded),
-        Write::RecordRecovered => ("surefoot.dev/guard: enforce, window: short", recovered),
+        Write::RecordRecovered => (&[("surefoot.dev/guard", "enforce"), ("window", "short")], recovered),
         Write::Withdraw | Write::TellWithdrawn => (ENFORCE, withdrawn),
         Write::RecordStall | Write::TellStalled => (ENFORCE, stalled),
-        Write::RecordObserved | Write::TellObserved => ("surefoot.dev/guard: warn", observed),
+        Write::RecordObserved | Write::TellObserved => (&[("surefoot.dev/guard", "warn")], observed),
         Write::TellOverride => (ENFORCE, overridden),
     }
 }

@@ -18,14 +18,21 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     type Scenario = (&'static str, fn() -> Result<()>);
-    let scenarios: [Scenario; 13] = [
+    let scenarios: [Scenario; 18] = [
         ("what_is_seen_no_more_is_not_reverted", blind),
         ("conflicts_409", conflicts),
         ("a_refusal_422_stalls_until_something_changes", refused),
         ("busy_429_with_retry_after_is_waited_for", busy),
         ("busy_429_for_longer_than_a_write_may_take", busy_for_long),
         ("errors_500", errors),
-        ("all_is_away_for_seconds", away),
+        ("storm_all_is_away", || storm("storm-away", |_| true, ERROR)),
+        ("storm_no_connection_lasts", || storm("storm-cut", |_| true, Fate::Cut(Duration::ZERO))),
+        ("storm_writes_conflict", || storm("storm-conflict", Asked::is_write, CONFLICT)),
+        ("storm_answers_are_lost", || {
+            storm("storm-lost", Asked::is_write, Fate::Late { by: Duration::ZERO, lost: true })
+        }),
+        ("storm_watches_are_gone_410", || storm("storm-gone", Asked::is_watch, Fate::Gone)),
+        ("storm_watches_end_at_once", || storm("storm-ended", Asked::is_watch, Fate::Bookmarks)),
         ("writes_made_whose_answer_is_lost", lost),
         ("writes_made_whose_answer_is_too_late", late),
         ("watches_closed_again_and_again", closed),
@@ -140,17 +147,30 @@ fn slow_list() -> Result<()> {
     .map(drop)
 }
 
-/// No answer but an error, to anything, for five seconds.
-fn away() -> Result<()> {
-    let stage = Stage::new("fault-away")?;
+/// How long a storm lasts.
+const STORM: Duration = Duration::from_secs(5);
+/// A watch or a write that fails is tried again soon, and less and less often: a few of each kind in a storm.
+const MOST: usize = 60;
+
+/// What is picked gets no other answer for as long as it lasts. It begins while version 2 fails, and a watch that was
+/// open is cut.
+fn storm(name: &str, wanted: impl Fn(&Asked) -> bool + Send + 'static, fate: Fate) -> Result<()> {
+    let stage = Stage::new(name)?;
     stage.start()?;
     stage.settle()?;
+    stage.apply("2")?;
+    stage.say("2", false, 0)?;
     let begun = Instant::now();
-    stage.relay.rule(move |_| if begun.elapsed() < Duration::from_secs(5) { ERROR } else { Fate::Pass });
+    stage.relay.rule(move |asked| if wanted(asked) && begun.elapsed() < STORM { fate.clone() } else { Fate::Pass });
+    stage.relay.cut();
     let stage = revert(stage)?;
-    let asked =
-        stage.relay.asked().iter().filter(|asked| (begun..begun + Duration::from_secs(5)).contains(&asked.at)).count();
-    ensure!(asked <= 40, "{asked} requests in five seconds");
+    let during = |asked: &&Asked| (begun..begun + STORM).contains(&asked.at);
+    let all = stage.relay.asked();
+    let asked = all.iter().filter(during).count();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    all.iter().filter(during).for_each(|asked| *kinds.entry(asked.kind()).or_default() += 1);
+    println!("storm {name:<18} {asked} requests in {} s", STORM.as_secs());
+    ensure!(asked <= MOST, "{asked} requests: {kinds:?}");
     Ok(())
 }
 
@@ -202,7 +222,7 @@ fn refused() -> Result<()> {
 
 /// A pod is unready for a moment, and well again behind the back of a watch that has fallen silent.
 fn blind() -> Result<()> {
-    let stage = Stage::with_labels("fault-blind", "surefoot.dev/guard: enforce, window: long")?;
+    let stage = Stage::new("fault-blind")?;
     stage.start()?;
     stage.settle()?;
     stage.plane().admin().run(&["label", "namespace", &stage.name, "bake=long"])?.success()?;

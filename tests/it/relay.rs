@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
@@ -100,6 +100,8 @@ struct Gate {
     rule: Mutex<Option<Rule>>,
     asked: Mutex<Vec<Asked>>,
     refused: Mutex<Vec<Asked>>,
+    /// Of the watches that are under way.
+    open: Mutex<Vec<TcpStream>>,
     /// Laid on what is asked about guarded namespaces, so that surefoot sees only those of one trial.
     only: Option<String>,
 }
@@ -142,6 +144,7 @@ impl Relay {
             rule: Mutex::default(),
             asked: Mutex::default(),
             refused: Mutex::default(),
+            open: Mutex::default(),
             only: only.map(|label| label.replace('=', "%3D")),
         });
         let listener = TcpListener::bind(("127.0.0.1", run::free_port()?))?;
@@ -175,6 +178,13 @@ impl Relay {
     /// What of it the relay refused.
     pub(crate) fn refused(&self) -> Vec<Asked> {
         self.gate.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Breaks off the watches that are under way.
+    pub(crate) fn cut(&self) {
+        let open = std::mem::take(&mut *self.gate.open.lock().unwrap_or_else(PoisonError::into_inner));
+        // One that has ended by itself is no error.
+        open.iter().for_each(|watch| drop(watch.shutdown(Shutdown::Both)));
     }
 
     /// A copy of a kubeconfig that leads here.
@@ -262,8 +272,11 @@ fn carry(stream: TcpStream, server: Arc<ServerConfig>, upstream: &Upstream, gate
         let (one, other) = (client.sock.try_clone()?, server.sock.try_clone()?);
         thread::spawn(move || {
             thread::sleep(after);
-            [one, other].map(|socket| socket.shutdown(std::net::Shutdown::Both).is_ok())
+            [one, other].map(|socket| socket.shutdown(Shutdown::Both).is_ok())
         });
+    }
+    if is_watch {
+        gate.open.lock().unwrap_or_else(PoisonError::into_inner).push(client.sock.try_clone()?);
     }
     let mut part = vec![0; 16 << 10];
     let mut fate = Some(fate);

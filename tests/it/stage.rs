@@ -75,38 +75,33 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(name: &str) -> Result<Self> {
-        Self::with_labels(name, "surefoot.dev/guard: enforce")
+        Self::with_labels(name, &[("surefoot.dev/guard", "enforce")])
     }
 
-    /// `labels`: of the namespace, in YAML.
-    pub(crate) fn with_labels(name: &str, labels: &str) -> Result<Self> {
+    /// `labels`: of the namespace.
+    pub(crate) fn with_labels(name: &str, labels: &[(&str, &str)]) -> Result<Self> {
         let ground = ground()?;
         let own = format!("{name}-own");
-        // The role of surefoot's own namespace, in this one.
-        let role = "{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}";
-        let subject = "{kind: ServiceAccount, name: surefoot-controller, namespace: surefoot-system}";
-        let now = jiff::Timestamp::now();
-        ground.plane.admin().apply(&format!(
-            "
-{{apiVersion: v1, kind: Namespace, metadata: {{name: {own}}}}}
----
-{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{stage: {name}, {labels}}}}}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: surefoot, namespace: {own}}}
-roleRef: {role}
-subjects: [{subject}]
----
-apiVersion: v1
-kind: Node
-metadata: {{name: {name}}}
-status:
-  nodeInfo: {{bootID: {name}, architecture: amd64, containerRuntimeVersion: none, kernelVersion: none, kubeletVersion: v1,
-    kubeProxyVersion: none, machineID: none, operatingSystem: linux, osImage: none, systemUUID: none}}
-  conditions: [{{type: Ready, status: 'True', reason: Trial, message: '', lastHeartbeatTime: '{now:.0}', lastTransitionTime: '{now:.0}'}}]
-"
-        ))?;
+        let mut namespace = json!({"metadata": {"name": name, "labels": {"stage": name}}});
+        for (key, value) in labels {
+            namespace["metadata"]["labels"][key] = json!(value);
+        }
+        let now = format!("{:.0}", jiff::Timestamp::now());
+        let ready = json!({"type": "Ready", "status": "True", "reason": "Trial", "message": "",
+            "lastHeartbeatTime": now, "lastTransitionTime": now});
+        // What the role of surefoot's own namespace allows, in this one.
+        let binding = json!({"metadata": {"name": "surefoot"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"kind": "ServiceAccount", "name": "surefoot-controller", "namespace": "surefoot-system"}]});
+        for (path, object) in [
+            ("/api/v1/namespaces", json!({"metadata": {"name": own}})),
+            ("/api/v1/namespaces", namespace),
+            ("/api/v1/nodes", json!({"metadata": {"name": name}, "status": {"conditions": [ready]}})),
+            (&*format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{own}/rolebindings"), binding),
+        ] {
+            let answer = ground.plane.post(path, &object.to_string())?;
+            ensure!(answer.status == 201, "{path}: {} {}", answer.status, answer.body);
+        }
         let relay = Relay::start_for(&ground.plane, Some(&format!("stage={name}")))?;
         let account = relay.account(ground.surefoot.controller_account())?;
         let folder = run::subfolder(name)?;
