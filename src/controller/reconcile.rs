@@ -160,12 +160,10 @@ impl Reconciler {
         state.say(key, &kind(decision), &sentence(decision));
         let mut act = Act { writer: &self.writer, snapshot, stored: &mut state.stored };
         match decision {
-            Decision::Rest(Rest::Reverted { again_at, .. }) => {
+            Decision::Rest(rest) => {
                 act.record(decision).await?;
-                Ok(Some(again_at.map_or(Again::OnChange, Again::At)))
+                Ok(Some(again_after(rest, Timestamp::now())))
             }
-            Decision::Rest(Rest::Stale) => Ok(Some(Again::At(Timestamp::now() + STALLED))),
-            Decision::Rest(_) => Ok(Some(Again::OnChange)),
             Decision::Watch(watch) => {
                 act.record(decision).await?;
                 Ok(Some(watch.again_at.map_or(Again::OnChange, Again::At)))
@@ -270,6 +268,19 @@ impl State {
     }
 }
 
+/// When to look again at what needs nothing now.
+fn again_after(rest: &Rest, now: Timestamp) -> Again {
+    match rest {
+        // That its failures are older than the window is told by nobody.
+        Rest::Reverted { again_at, quiet: false } => {
+            Again::At(again_at.map_or(now + STALLED, |at| at.min(now + STALLED)))
+        }
+        Rest::Reverted { again_at: Some(at), quiet: true } => Again::At(*at),
+        Rest::Stale => Again::At(now + STALLED),
+        _ => Again::OnChange,
+    }
+}
+
 fn settings(rollouts: &Rollouts, namespace: &Namespace, snapshot: &Snapshot) -> Settings {
     Settings::of(rollouts, namespace.guard, &namespace.labels, snapshot.deployment.budget_text.as_deref())
 }
@@ -368,6 +379,34 @@ mod tests {
         for (decision, news) in news {
             assert_eq!(state.is_news(&kind(&decision)), news, "{decision:?}");
         }
+    }
+
+    #[test]
+    fn what_has_failed_of_late_is_looked_at_until_it_is_quiet() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (soon, late) = (now + Duration::from_secs(5), now + Duration::from_secs(600));
+        let reverted = |again_at, quiet| Rest::Reverted { again_at, quiet };
+        for (rest, wanted) in [
+            (reverted(None, true), Again::OnChange),
+            (reverted(Some(late), true), Again::At(late)),
+            (reverted(None, false), Again::At(now + STALLED)),
+            (reverted(Some(soon), false), Again::At(soon)),
+            (reverted(Some(late), false), Again::At(now + STALLED)),
+            (Rest::Stale, Again::At(now + STALLED)),
+            (Rest::Settled, Again::OnChange),
+        ] {
+            assert_eq!(again_after(&rest, now), wanted, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn another_trouble_begins_with_a_short_pause() {
+        let (mut state, key) = (State::default(), Key { namespace: "shop".into(), name: "churn".into() });
+        let mut later = |why: &str| state.later(&key, &Unwritten::Later(why.into())).as_secs();
+        assert_eq!(
+            [later("patch"), later("patch"), later("record"), later("record"), later("record")],
+            [1, 2, 1, 2, 4]
+        );
     }
 
     #[test]

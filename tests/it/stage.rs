@@ -37,7 +37,8 @@ rollouts:
   budget: {failures: 3, percent: 10, window: 10m}
   bake: 1s
   overrides:
-    - {namespaces: {matchLabels: {window: short}}, budget: {window: 5s}}
+    - {namespaces: {matchLabels: {window: short}}, budget: {window: 5s}, bake: 4s}
+    - {namespaces: {matchLabels: {bake: seen}}, bake: 3s}
     - {namespaces: {matchLabels: {bake: long}}, bake: 60s}
 ";
 
@@ -159,8 +160,17 @@ impl Stage {
         self.mortal.borrow().as_ref().map_or(Ok(()), |mortal| Self::signal_to(mortal, Signal::TERM))
     }
 
-    /// SIGTERM to all that live; they have to end well.
+    /// SIGTERM to all that live; they have to end well. Whoever followed the mortal one has had a look at everything by
+    /// then.
     pub(crate) fn stop(&self) -> Result<()> {
+        if self.died().is_some() {
+            self.until("a look by the next one", || {
+                let log = self.others.borrow().last().map(Process::log).unwrap_or_default();
+                let looks = ["\"leading\"", "caches are filled"].iter().all(|line| log.contains(line));
+                Ok(if looks { Look::Done(()) } else { Look::Not(log) })
+            })?;
+            self.pass(Duration::from_millis(300))?;
+        }
         for process in self.others.borrow_mut().iter_mut() {
             process.stop(LIMIT)?;
         }
@@ -264,6 +274,11 @@ impl Stage {
     /// Changes the Deployment with a merge patch.
     pub(crate) fn patch(&self, patch: &Value) -> Result<()> {
         self.wrote(&self.plane().patch(&self.path(), patch)?)
+    }
+
+    /// Has whoever watches the Deployment look at it: an annotation would count as a new generation.
+    pub(crate) fn touch(&self) -> Result<()> {
+        self.plane().patch(&self.path(), &json!({"metadata": {"labels": {"example.com/look": "now"}}})).map(drop)
     }
 
     fn wrote(&self, deployment: &Value) -> Result<()> {

@@ -215,6 +215,9 @@ impl ControlPlane {
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
+            // By default 20 requests a second, for all that many trials have it do.
+            "--kube-api-qps=500".to_owned(),
+            "--kube-api-burst=1000".to_owned(),
             // Made at start, by default below /usr.
             format!("--flex-volume-plugin-dir={}", self.file("volume-plugins")),
             format!("--service-account-private-key-file={}", self.file("service-account.key")),
