@@ -58,6 +58,12 @@ pub struct Leadership {
 }
 
 impl Leadership {
+    /// For tests of those who ask.
+    #[cfg(test)]
+    pub(super) fn of(until: watch::Receiver<Option<Instant>>) -> Self {
+        Self { until }
+    }
+
     /// Ask this right before each write: time passes, and so does leadership.
     pub fn still_leading(&self) -> bool {
         self.until.borrow().is_some_and(|until| Instant::now() < until)

@@ -257,7 +257,73 @@ fn unwritten(attempt: &Attempt, error: &kube::Error) -> Unwritten {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use serde_json::json;
+    use tokio::{
+        sync::{oneshot, watch},
+        time::Instant,
+    };
+
     use super::*;
+    use crate::cluster::fake::{self, Answer};
+
+    type Lines = Arc<Mutex<Vec<String>>>;
+
+    /// A writer that leads for ten seconds, and what was asked of its server.
+    fn writer() -> (Writer, Lines, watch::Sender<Option<Instant>>) {
+        let asked = Lines::default();
+        let seen = Arc::clone(&asked);
+        let client = fake::client(move |asked| {
+            seen.lock().unwrap().push(asked.line);
+            Answer::Json(200, json!({}))
+        });
+        let (leads, until) = watch::channel(Some(Instant::now() + Duration::from_secs(10)));
+        (Writer::new(client, "own", Some(Leadership::of(until))), asked, leads)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_that_leads_writes() {
+        let (writer, asked, leads) = writer();
+        assert_eq!(writer.patch(Write::PutBack, "shop", "churn", Vec::new()).await, Ok(json!({})));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(writer.patch(Write::PutBack, "shop", "churn", Vec::new()).await, Err(Unwritten::NotLeading));
+        leads.send_replace(None);
+        assert_eq!(writer.patch(Write::PutBack, "shop", "churn", Vec::new()).await, Err(Unwritten::NotLeading));
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+
+    /// The process may be frozen at any step of a write, e.g. while it connects.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_under_way_goes_no_further_without_leading() {
+        let (writer, asked, leads) = writer();
+        let (connected, connecting) = oneshot::channel::<()>();
+        let write = writer.write(Write::PutBack, async |client| {
+            let _ = connecting.await;
+            client.request_text(HttpRequest::post("/x").body(Vec::new()).unwrap()).await
+        });
+        let freeze = async {
+            tokio::task::yield_now().await;
+            leads.send_replace(None);
+            connected.send(()).unwrap();
+        };
+        let (written, ()) = tokio::join!(write, freeze);
+        assert_eq!(written.map(|_| ()), Err(Unwritten::NotLeading));
+        assert!(asked.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_client_for_reading_makes_no_writes() {
+        let (writer, asked, _leads) = writer();
+        for (method, allowed) in [("GET", true), ("POST", false), ("PUT", false), ("PATCH", false), ("DELETE", false)] {
+            let request = HttpRequest::builder().method(method).uri("/x").body(Vec::new()).unwrap();
+            assert_eq!(writer.reads().request_text(request).await.is_ok(), allowed, "{method}");
+        }
+        assert_eq!(*asked.lock().unwrap(), ["GET /x"]);
+    }
 
     #[test]
     fn what_an_answer_means_for_the_next_try() {

@@ -18,6 +18,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let points = Write::ALL.iter().flat_map(|&write| ["Before", "After"].map(|edge| (edge, write)));
     let mut trials: Vec<_> =
         points.map(|(edge, write)| trial(&format!("crash::{edge}{write:?}"), move || die(edge, write))).collect();
+    let by_hand = BY_HAND.iter().flat_map(|&write| ["Before", "After"].map(|edge| format!("{edge}{write:?}")));
+    trials.extend(by_hand.map(|point| trial(&format!("crash::by_hand_{point}"), move || die_by_hand(&point))));
     trials.push(trial("crash::what_came_back_while_nobody_looked_is_reverted_again", returned));
     trials
 }
@@ -53,6 +55,27 @@ fn die(edge: &str, write: Write) -> Result<()> {
     let died = stage.died().with_context(|| format!("it did not die\n{}", stage.logs()))?;
     let (after, whole) = (died.elapsed().as_secs_f32(), begun.elapsed().as_secs_f32());
     println!("crash {point:<22} {after:>5.2} s to the end without it, {whole:>5.2} s in all");
+    Ok(())
+}
+
+/// What `surefoot revert` writes.
+const BY_HAND: [Write; 6] =
+    [Write::DryRun, Write::RecordRevert, Write::PutBack, Write::GiveBack, Write::TellReverted, Write::RecordDone];
+
+/// A revert by hand is cut off. Once it is recorded the controller finishes it; before that the person asks again.
+fn die_by_hand(point: &str) -> Result<()> {
+    let stage = Stage::new(&format!("crash-hand-{}", point.to_lowercase()))?;
+    stage.start()?;
+    stage.settle()?;
+    stage.apply("2")?;
+    stage.ready("2")?;
+    let cut = stage.revert_by_hand(Some(point))?;
+    ensure!(!cut.ok() && cut.stdout.is_empty(), "it did not die: {cut}");
+    if stage.record()?["reverts"].get(0).is_none() {
+        stage.revert_by_hand(None)?.success()?;
+    }
+    stage.reverted_once()?;
+    ensure!(stage.record()?["reverts"][0]["byHand"]["reason"] == "INC-1", "{}", stage.record()?);
     Ok(())
 }
 

@@ -20,7 +20,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("lease::it_is_handed_over_at_once", handed_over),
         trial("lease::a_frozen_leader_writes_nothing_when_it_wakes", frozen),
-        trial("lease::a_write_on_its_way_when_its_leader_froze_changes_nothing", frozen_in_a_write),
+        trial("lease::a_write_on_its_way_when_its_leader_froze_changes_nothing", || {
+            frozen_at("lease-frozen-write", "PATCH deployments", Fate::Stuck(LONG))
+        }),
+        trial("lease::an_answer_that_wakes_a_frozen_leader_leads_to_no_write", || {
+            frozen_at("lease-frozen-answer", "GET replicasets", Fate::Late { by: LONG, lost: false })
+        }),
         trial("lease::of_three_that_race_one_writes", raced),
         trial("lease::a_lease_from_the_future_is_taken_after_its_duration", from_the_future),
     ]
@@ -67,33 +72,39 @@ fn frozen() -> Result<()> {
     stage.led_after(&leader)?;
     println!("lease of a frozen leader taken after {:.2} s", frozen.elapsed().as_secs_f32());
     stage.signal(0, Signal::CONT)?;
+    stage.pass(Duration::from_secs(1))?;
     stage.reverted_once()?;
     let late = writes(&first, Some(frozen));
     ensure!(late.is_empty() && !writes(&second, None).is_empty(), "{late:?}");
     Ok(())
 }
 
-/// The patch of the first one comes to the API server when the second one has reverted long since.
-fn frozen_in_a_write() -> Result<()> {
-    let stage = Stage::new("lease-frozen-write")?;
+/// So long that another leads meanwhile.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The first one freezes when it has sent a request of this kind, and what it sent comes to the API server, or the answer
+/// to it, when the second one has reverted long since.
+fn frozen_at(name: &str, kind: &'static str, fate: Fate) -> Result<()> {
+    let stage = Stage::new(name)?;
     let first = stage.start_apart()?;
     stage.settle()?;
     let leader = stage.led_after("")?;
     let second = stage.start_apart()?;
-    let (sent, patched) = mpsc::channel();
-    first.rule(move |asked| match asked.kind() == "PATCH deployments" && sent.send(()).is_ok() {
-        true => Fate::Stuck(Duration::from_secs(22)),
-        false => Fate::Pass,
+    let (send, sent) = mpsc::channel();
+    first.rule(move |asked| match asked.kind() == kind && !asked.path.contains("limit=") {
+        true if send.send(Instant::now()).is_ok() => fate.clone(),
+        _ => Fate::Pass,
     });
     stage.apply("2")?;
     stage.crash("2")?;
-    patched.recv_timeout(LIMIT)?;
+    let sent = sent.recv_timeout(LIMIT)?;
     stage.signal(0, Signal::STOP)?;
     let frozen = Instant::now();
     stage.led_after(&leader)?;
     stage.record_when("the revert", |record| record["reverts"][0]["outcome"] == "written")?;
-    stage.pass(Duration::from_secs(23).saturating_sub(frozen.elapsed()))?;
+    stage.pass((LONG + Duration::from_secs(1)).saturating_sub(sent.elapsed()))?;
     stage.signal(0, Signal::CONT)?;
+    stage.pass(Duration::from_secs(1))?;
     stage.reverted_once()?;
     let late = writes(&first, Some(frozen));
     ensure!(late.is_empty() && !writes(&second, None).is_empty(), "{late:?}");

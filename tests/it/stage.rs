@@ -20,7 +20,7 @@ use crate::{
     relay::Relay,
     shared::{self, once},
     support::{
-        ControlPlane, Look, Surefoot,
+        Answer, ControlPlane, Look, Surefoot, kubectl,
         run::{self, Process},
         until,
     },
@@ -142,6 +142,15 @@ impl Stage {
             command.env("SUREFOOT_DIE_AT", point);
         }
         Process::start(log, &self.folder, command)
+    }
+
+    /// `surefoot revert` by a person, who may do anything.
+    pub(crate) fn revert_by_hand(&self, die_at: Option<&str>) -> Result<Answer> {
+        let mut command = Command::new(shared::program());
+        command.args(["revert", "digits", "-n", &self.name, "--yes", "--reason", "INC-1"]);
+        command.env("KUBECONFIG", self.plane().admin().kubeconfig()).env("POD_NAMESPACE", self.own());
+        command.envs(die_at.map(|point| ("SUREFOOT_DIE_AT", point)));
+        kubectl::capture(command, "surefoot revert", "")
     }
 
     /// Of the controllers that [`Self::start`] started, by number.
@@ -382,7 +391,7 @@ impl Stage {
         ensure!(record["reverts"][0].get("lifted").is_none(), "not quarantined: {all}");
         ensure!(record["reverts"][0]["version"] == "2" && record["settled"][0]["version"] == "1", "{all}");
         ensure!(record.get("current").is_none(), "still watched: {all}");
-        ensure!(events[0].starts_with("2 reverted to 1: "), "{all}");
+        ensure!(events[0].starts_with("2 reverted to 1"), "{all}");
         let generation = self.generation.get() + 1;
         ensure!(deployment["metadata"]["generation"] == generation, "its spec was written more than once: {all}");
         ensure!(!managers(&deployment).contains("\"surefoot\""), "its fields are ours: {all}");
