@@ -11,8 +11,8 @@
 #   needs: [peers]
 #   scale: true
 #   parameters:
-#     percent: {minimum: 1, maximum: 100, description: "of the stable replicas, rounded up"}
-#     minimum: {minimum: 1, description: "replicas that are always allowed"}
+#     percent: {minimum: 1, maximum: 100, format: integer, description: "of the stable replicas, rounded up"}
+#     minimum: {minimum: 1, format: integer, description: "replicas that are always allowed"}
 #   codes:
 #     above-cap: The canaries of this model together would have more replicas than the cap. Set fewer, or scale the stable Deployment first.
 #     same-version: The canary has the version that a stable Deployment of the model runs already, so it tries nothing.

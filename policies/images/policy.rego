@@ -11,7 +11,7 @@
 # custom:
 #   action: Deny
 #   parameters:
-#     ignoreContainers: {description: globs of container names that are not looked at}
+#     ignoreContainers: {pattern: '^[^ ]+$', description: globs of container names that are not looked at}
 #   codes:
 #     latest: The image is tagged latest, so the same pod template may run something else tomorrow. Name a version or a digest.
 #     no-tag: The image has neither tag nor digest, which means latest. The port of a registry is no tag.

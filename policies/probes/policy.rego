@@ -13,7 +13,7 @@
 # custom:
 #   action: Deny
 #   parameters:
-#     ignoreContainers: {description: globs of container names that are not looked at}
+#     ignoreContainers: {pattern: '^[^ ]+$', description: globs of container names that are not looked at}
 #     servers: {description: "model servers of your own, before those that are known: {name: Bento, image: acme/bento-*, port: 3000, ready: /readyz, live: /livez, startup: 120}"}
 #   codes:
 #     no-readiness: "The container has no readinessProbe: it gets traffic before the model has loaded, and Kubernetes takes it for good."

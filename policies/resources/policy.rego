@@ -15,7 +15,7 @@
 #     require: {pattern: '^(requests|limits)[.][^ ]+$', description: "what must be there, in the words of a ResourceQuota: requests.cpu, limits.memory"}
 #     requests: {format: quantity, description: "requests to add where there are none: {cpu: 500m, memory: 1Gi}"}
 #     limits: {format: quantity, description: "limits to add where there are none"}
-#     ignoreContainers: {description: globs of container names that are not looked at}
+#     ignoreContainers: {pattern: '^[^ ]+$', description: globs of container names that are not looked at}
 #   codes:
 #     no-request: A request that the parameter require names is missing or zero, and there is no limit that stands in for it.
 #     no-limit: A limit that the parameter require names is missing or zero.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
+    metadata::Format,
     policy_set::{Policy, PolicySet},
     settings::plain,
 };
@@ -69,9 +70,11 @@ impl Policy {
 
     fn parameter_schema(&self, name: &str, default: &Value) -> Value {
         let mut schema = Map::new();
+        let format = self.metadata.parameters.get(name).and_then(|bounds| bounds.format);
         let kind = match default {
             Value::Null => None,
             Value::Bool(_) => Some("boolean"),
+            Value::Number(_) if format == Some(Format::Integer) => Some("integer"),
             Value::Number(_) => Some("number"),
             Value::String(_) => Some("string"),
             Value::Array(_) => Some("array"),
@@ -95,7 +98,7 @@ impl Policy {
             let place = if default.is_array() { "items" } else { "additionalProperties" };
             schema.insert(place.to_owned(), texts);
         }
-        if self.metadata.parameters.get(name).is_some_and(|bounds| bounds.quantities) {
+        if format == Some(Format::Quantity) {
             schema.insert(
                 "additionalProperties".to_owned(),
                 json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}),
@@ -147,7 +150,7 @@ mod tests {
         let percent = &schema["canary-cap"]["properties"]["parameters"]["properties"]["percent"];
         assert_eq!(
             (&percent["type"], &percent["default"], &percent["minimum"], &percent["maximum"]),
-            (&json!("number"), &json!(10), &json!(1), &json!(100))
+            (&json!("integer"), &json!(10), &json!(1), &json!(100))
         );
         assert_eq!(set.describe()["policies"][0]["name"], "canary-cap");
     }

@@ -102,10 +102,36 @@ pub struct Bounds {
     pub maximum: Option<f64>,
     /// The only values; empty where any will do.
     pub allowed: Vec<serde_json::Value>,
-    /// Every text and number in it, however deep, must be a quantity such as `500m` or `1Gi`: `format: quantity`.
-    pub quantities: bool,
-    /// Every text in it, however deep, must match this regular expression: `pattern`.
+    /// What it must be, beyond its kind.
+    pub format: Option<Format>,
+    /// Everything in it, however deep, must be text that matches this regular expression: `pattern`.
     pub pattern: Option<String>,
+}
+
+/// What the value of a parameter must be, beyond its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Every text and number in it, however deep, a quantity such as `500m` or `1Gi`: `format: quantity`.
+    Quantity,
+    /// A whole number: `format: integer`.
+    Integer,
+}
+
+impl Format {
+    const WORDS: [(&'static str, Self); 2] = [("quantity", Self::Quantity), ("integer", Self::Integer)];
+
+    /// Why `value` has another one.
+    fn refuse(self, value: &serde_json::Value) -> Option<String> {
+        match self {
+            Self::Quantity => {
+                no_quantity(value).map(|none| format!("must hold quantities such as 500m or 1Gi, not {none}"))
+            }
+            Self::Integer => {
+                let is_whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+                (!is_whole).then(|| format!("must be a whole number, not {value}"))
+            }
+        }
+    }
 }
 
 /// The METADATA of the package in `text`; `None` where there is none.
@@ -263,14 +289,13 @@ fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
         None => Vec::new(),
     };
     let description = members.get("description").map_or(Ok(""), |node| node.text("`description`"))?.to_owned();
-    let quantities = members.get("format").map(|node| node.word("`format`", &[("quantity", true)])).transpose()?;
     Ok(Bounds {
         at: name.at,
         description,
         minimum: number("minimum")?,
         maximum: number("maximum")?,
         allowed,
-        quantities: quantities.unwrap_or_default(),
+        format: members.get("format").map(|node| node.word("`format`", &Format::WORDS)).transpose()?,
         pattern: members.get("pattern").map(pattern).transpose()?,
     })
 }
@@ -292,13 +317,13 @@ impl Bounds {
             (Some(number), _, Some(maximum)) if number > maximum => return Some(format!("must be at most {maximum}")),
             _ => {}
         }
-        if let Some(none) = self.quantities.then(|| no_quantity(value)).flatten() {
-            return Some(format!("must hold quantities such as 500m or 1Gi, not {none}"));
+        if let Some(refused) = self.format.and_then(|format| format.refuse(value)) {
+            return Some(refused);
         }
         if let Some(pattern) = &self.pattern
             && let Some(text) = Regex::new(pattern).ok().and_then(|regex| unlike(&regex, value))
         {
-            return Some(format!("must hold texts that match {pattern}, not `{text}`"));
+            return Some(format!("must hold texts that match {pattern}, not {text}"));
         }
         if self.allowed.is_empty() || self.allowed.contains(value) {
             return None;
@@ -308,13 +333,13 @@ impl Bounds {
     }
 }
 
-/// The first text in `value` that does not match.
-fn unlike<'a>(regex: &Regex, value: &'a serde_json::Value) -> Option<&'a str> {
+/// The first thing in `value` that is no text that matches.
+fn unlike(regex: &Regex, value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::Object(members) => members.values().find_map(|below| unlike(regex, below)),
         serde_json::Value::Array(elements) => elements.iter().find_map(|below| unlike(regex, below)),
-        serde_json::Value::String(text) => (!regex.is_match(text)).then_some(text),
-        _ => None,
+        serde_json::Value::String(text) => (!regex.is_match(text)).then(|| format!("`{text}`")),
+        other => Some(other.to_string()),
     }
 }
 
@@ -391,8 +416,9 @@ mod tests {
 #   needs: [peers, history]
 #   scale: true
 #   parameters:
-#     percent: {minimum: 1, maximum: 100}
+#     percent: {minimum: 1, maximum: 100, format: integer}
 #     mode: {enum: [a, b], description: how}
+#     names: {pattern: '^[^ ]+$'}
 package surefoot.canary_cap
 
 # METADATA
@@ -413,7 +439,18 @@ deny contains x if x := 1
         assert_eq!((percent.minimum, percent.at), (Some(1.0), Position { line: 15, column: 7 }));
         assert_eq!(percent.refuse(&serde_json::json!(0)).as_deref(), Some("must be at least 1"));
         assert_eq!(percent.refuse(&serde_json::json!(101)).as_deref(), Some("must be at most 100"));
+        assert_eq!(percent.refuse(&serde_json::json!(10.001)).as_deref(), Some("must be a whole number, not 10.001"));
         assert_eq!(percent.refuse(&serde_json::json!(100)), None);
+        let names = &metadata.parameters["names"];
+        assert_eq!(
+            names.refuse(&serde_json::json!(["a", 7])).as_deref(),
+            Some("must hold texts that match ^[^ ]+$, not 7")
+        );
+        assert_eq!(
+            names.refuse(&serde_json::json!([" "])).as_deref(),
+            Some("must hold texts that match ^[^ ]+$, not ` `")
+        );
+        assert_eq!(names.refuse(&serde_json::json!(["a-*"])), None);
         let mode = &metadata.parameters["mode"];
         assert_eq!(mode.refuse(&serde_json::json!("c")).as_deref(), Some(r#"must be one of "a", "b""#));
         assert_eq!(of_package("package a\n# METADATA\n# title: x\nr := 1\n"), Ok(None));

@@ -774,17 +774,18 @@ mod tests {
         let rows = [
             (
                 "images: {parameters: {ignoreContainers: ['{']}}",
-                "config.yaml:3:34 with this value of `ignoreContainers`",
+                "config.yaml:3:34 with this value of `ignoreContainers` policy images",
             ),
-            (
-                "resources: {parameters: {require: [7]}}",
-                "config.yaml:3:37 with this value of `require` policy resources",
-            ),
+            ("resources: {parameters: {require: [7]}}", "config.yaml:3:37 `require` must hold texts that match"),
             (
                 "canary-cap: {overrides: [{namespaces: {matchLabels: {a: b}}, parameters: {minimum: 1.5}}]}",
                 "config.yaml:3:86 ",
             ),
-            ("images: {parameters: {ignoreContainers: [7, 'x*']}}", ""),
+            (
+                "images: {parameters: {ignoreContainers: [7, 'x*']}}",
+                "config.yaml:3:34 `ignoreContainers` must hold texts that match ^[^ ]+$, not 7",
+            ),
+            ("images: {parameters: {ignoreContainers: ['x*']}}", ""),
         ];
         for (configured, message) in rows {
             let configured = config(&format!("policies: {{{configured}}}"));
