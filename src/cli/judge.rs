@@ -232,7 +232,13 @@ impl Judge {
         let object = &subject.object;
         let mut outcome = Outcome::default();
         let (mut request, key, is_asked) = match &subject.asks {
-            Asks::Recorded(request) => (request.clone(), None, true),
+            Asks::Recorded(request) => {
+                // A recording may have been written by hand; the API server decodes before it asks.
+                if let Err(findings) = decode::faults(request.object()) {
+                    return (Outcome { findings, ..outcome }, None);
+                }
+                (request.clone(), None, true)
+            }
             Asks::Again => (Request::create(object.value.clone(), object.namespace()), None, true),
             Asks::Whole => {
                 let namespace = Request::of_namespace(object.name(), subject.facts.namespace.as_ref());

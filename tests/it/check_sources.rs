@@ -230,6 +230,15 @@ fn recorded_reviews() -> anyhow::Result<()> {
         "operation": "DELETE", "kind": {"kind": "Deployment"}, "name": "churn", "namespace": "shop", "oldObject": safe}});
     let run = surefoot(folder.path(), &["check", "-"], &gone.to_string())?;
     ensure!(run.code == Some(0) && run.stdout == "no Deployment found\n", "{}{}", run.stdout, run.stderr);
+    // By hand: the API server would not have asked about it, so no policy is, and none breaks.
+    let mut odd = safe.clone();
+    odd["spec"]["strategy"] = json!([1]);
+    let run =
+        surefoot(folder.path(), &["check", "-", "-o", "json"], &review("CREATE", &odd, &Value::Null).to_string())?;
+    let report = run.json()?;
+    let finding = &report["objects"][0]["findings"][0];
+    ensure!(finding["policy"] == "kubernetes" && finding["code"] == "invalid", "{report}");
+    ensure!(run.code == Some(1) && report["failures"] == json!([]), "{:?}\n{}{}", run.code, run.stdout, run.stderr);
     Ok(())
 }
 
