@@ -67,7 +67,7 @@ impl Cluster {
             }
             Ok(None) => bail!(
                 "namespace {namespace} is not guarded, so surefoot watches no rollout in it; to begin without \
-                 changing anything: kubectl label namespace {namespace} {}=audit",
+                 changing anything: kubectl label namespace {namespace} {}=audit; those that are: surefoot status -A",
                 keys::GUARD
             ),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
