@@ -6,6 +6,8 @@
 //! our entry of `managedFields` into the entry of whoever applied the template (an entry cannot be removed in the request
 //! that changes the fields). After both, the object is as if the good file had been applied last.
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use serde_json::{Map, Value, json};
 
 use crate::template::keys;
@@ -41,21 +43,31 @@ pub(super) fn withdraw(live: &Value) -> Vec<Value> {
     patch
 }
 
-/// Gives the fields that we changed to whoever applied the template. `None`: there is nothing of ours, or nobody else
-/// who could own them.
-pub(super) fn give_back(live: &Value) -> Option<Vec<Value>> {
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+/// Gives the fields that we changed to whoever applied them: as it was `before` the revert where that is known, else as
+/// far as what they still own tells. `None`: there is nothing of ours, or nobody else who could own it.
+pub(super) fn give_back(live: &Value, before: Option<&Value>) -> Option<Vec<Value>> {
+    let entries = entries(live)?;
     let ours = entries.iter().position(|entry| is(entry, keys::FIELD_MANAGER, "Update"))?;
-    let heir = heir(entries)?;
+    let heirs = heirs(before.and_then(self::entries).unwrap_or(entries));
     let mut fields = fields_of(&entries[ours]).clone();
-    let mut merged = vec![(heir, fields_of(&entries[heir]).clone())];
-    if entries[heir]["operation"] == "Apply"
-        && let Some(kept) = take_last_applied(&mut fields)
-        && let Some(keeper) = keeper(entries)
-    {
-        merged.push((keeper, deep_merge(fields_of(&entries[keeper]).clone(), kept)));
+    let kept = take_last_applied(&mut fields);
+    let claims: Vec<_> = heirs.iter().enumerate().map(|(heir, entry)| (heir, fields_of(entry))).collect();
+    let mut parts = BTreeMap::new();
+    share(&fields, &claims, claims.first()?.0, &mut Vec::new(), &mut parts);
+    let mut merged: BTreeMap<usize, Value> = BTreeMap::new();
+    let mut lost = Vec::new();
+    for (heir, part) in parts {
+        match entries.iter().position(|entry| is_same(entry, heirs[heir])) {
+            Some(index) => drop(merged.insert(index, deep_merge(fields_of(&entries[index]).clone(), part))),
+            // All that it had was what we changed.
+            None => lost.push(json!({"op": "add", "path": "/metadata/managedFields/-",
+                "value": Value::Object(with_fields(heirs[heir], part))})),
+        }
     }
-    merged[0].1 = deep_merge(merged[0].1.clone(), fields);
+    if let (Some(kept), Some(keeper)) = (kept, keeper(entries)) {
+        let fields = merged.remove(&keeper).unwrap_or_else(|| fields_of(&entries[keeper]).clone());
+        merged.insert(keeper, deep_merge(fields, kept));
+    }
 
     let mut patch = guards(live);
     let path = |index: usize| format!("/metadata/managedFields/{index}");
@@ -64,9 +76,38 @@ pub(super) fn give_back(live: &Value) -> Option<Vec<Value>> {
         patch.push(json!({"op": "test", "path": path(index), "value": entries[index]}));
         patch.push(json!({"op": "replace", "path": format!("{}/fieldsV1", path(index)), "value": fields}));
     }
+    patch.extend(lost);
     // Last: the indices above are those of before.
     patch.push(json!({"op": "remove", "path": path(ours)}));
     Some(patch)
+}
+
+/// Hands each field to all heirs that have it (`claims`, largest first). What none has goes to the first that has the
+/// item of a list around it (a container, a variable), else to `fallback`.
+fn share(
+    fields: &Value,
+    claims: &[(usize, &Value)],
+    fallback: usize,
+    path: &mut Vec<String>,
+    parts: &mut BTreeMap<usize, Value>,
+) {
+    let members = fields.as_object().filter(|members| !members.is_empty());
+    let Some(members) = members.filter(|_| !claims.is_empty()) else {
+        let owners = if claims.is_empty() { vec![fallback] } else { claims.iter().map(|(heir, _)| *heir).collect() };
+        for owner in owners {
+            let leaf = path.iter().rev().fold(fields.clone(), |inner, key| json!({ key: inner }));
+            let part = parts.remove(&owner).unwrap_or_else(|| json!({}));
+            parts.insert(owner, deep_merge(part, leaf));
+        }
+        return;
+    };
+    for (key, inner) in members {
+        let nearer: Vec<_> = claims.iter().filter_map(|(heir, known)| Some((*heir, known.get(key)?))).collect();
+        let fallback = nearer.first().filter(|_| key.starts_with("k:")).map_or(fallback, |(heir, _)| *heir);
+        path.push(key.clone());
+        share(inner, &nearer, fallback, path, parts);
+        path.pop();
+    }
 }
 
 /// Whether Helm keeps a copy of the manifests that a revert cannot reach: it compares the next release with that.
@@ -107,17 +148,30 @@ fn last_applied(live: &Value, template: &Value, version: Option<&str>) -> Option
     Some(format!("{applied}\n"))
 }
 
-/// The entry that owned the template before: the Apply entry with most of it, else that of client-side apply.
-fn heir(entries: &[Value]) -> Option<usize> {
+fn entries(object: &Value) -> Option<&[Value]> {
+    object.pointer("/metadata/managedFields")?.as_array().map(Vec::as_slice)
+}
+
+/// Whoever applied a part of the template, server-side or client-side; the one with most of it first.
+fn heirs(entries: &[Value]) -> Vec<&Value> {
     let size = |entry: &Value| fields_of(entry).pointer("/f:spec/f:template").map_or(0, leaves);
-    let applied = entries
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| entry["operation"] == "Apply" && entry.get("subresource").is_none() && size(entry) > 0);
-    applied
-        .max_by_key(|(_, entry)| size(entry))
-        .map(|(index, _)| index)
-        .or_else(|| entries.iter().position(|entry| is(entry, CLIENT_SIDE, "Update")))
+    let applied = |entry: &&Value| {
+        let server_side = entry["operation"] == "Apply" && entry.get("subresource").is_none() && size(entry) > 0;
+        server_side || is(entry, CLIENT_SIDE, "Update")
+    };
+    let mut heirs: Vec<_> = entries.iter().filter(applied).collect();
+    heirs.sort_by_key(|entry| Reverse(size(entry)));
+    heirs
+}
+
+fn is_same(entry: &Value, other: &Value) -> bool {
+    ["manager", "operation", "apiVersion", "subresource"].iter().all(|key| entry.get(key) == other.get(key))
+}
+
+fn with_fields(entry: &Value, fields: Value) -> Map<String, Value> {
+    let mut entry = entry.as_object().cloned().unwrap_or_default();
+    entry.insert("fieldsV1".to_owned(), fields);
+    entry
 }
 
 /// The entry that owns `last-applied-configuration`. Were it given to an Apply entry, the next apply, which does not
@@ -267,7 +321,7 @@ mod tests {
             entry("surefoot", "Update", image(json!({"f:image": {}, "f:env": {"k:{\"name\":\"A\"}": {".": {}}}}))),
             status,
         ]));
-        let after = patched(&before, &give_back(&before).unwrap());
+        let after = patched(&before, &give_back(&before, None).unwrap());
         let entries = after["metadata"]["managedFields"].as_array().unwrap();
         assert_eq!(
             entries.iter().map(|entry| entry["manager"].as_str().unwrap()).collect::<Vec<_>>(),
@@ -290,7 +344,7 @@ mod tests {
             ),
             entry("kubectl-client-side-apply", "Update", image(json!({"f:name": {}}))),
         ]));
-        let after = patched(&before, &give_back(&before).unwrap());
+        let after = patched(&before, &give_back(&before, None).unwrap());
         let entries = after["metadata"]["managedFields"].as_array().unwrap();
         assert_eq!(entries.len(), 1);
         assert!(
@@ -306,13 +360,68 @@ mod tests {
             entry("kubectl-last-applied", "Update", json!({})),
             entry("surefoot", "Update", deep_merge(annotation.clone(), image(json!({"f:image": {}})))),
         ]));
-        let after = patched(&before, &give_back(&before).unwrap());
+        let after = patched(&before, &give_back(&before, None).unwrap());
         let entries = &after["metadata"]["managedFields"];
         assert_eq!(
             entries[0]["fieldsV1"],
             json!({"f:metadata": {"f:annotations": {}}, "f:spec": image(json!({"f:name": {}, "f:image": {}}))["f:spec"]})
         );
         assert_eq!(entries[1]["fieldsV1"], annotation);
+    }
+
+    #[test]
+    fn each_of_two_who_applied_gets_what_was_theirs() {
+        let variable = |value: Value| image(json!({".": {}, "f:name": {}, "f:env": {"k:{\"name\":\"A\"}": value}}));
+        let note = json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:note": {}}}}}});
+        let main = entry(
+            "kubectl",
+            "Apply",
+            image(json!({".": {}, "f:name": {}, "f:image": {}, "f:ports": {}, "f:resources": {},
+            "f:readinessProbe": {}})),
+        );
+        let platform = |value| entry("platform", "Apply", variable(value));
+        let was = live(json!([
+            main,
+            platform(json!({".": {}, "f:name": {}, "f:value": {}})),
+            entry("noter", "Apply", note.clone())
+        ]));
+        let changed = deep_merge(
+            note.clone(),
+            image(
+                json!({"f:env": {"k:{\"name\":\"A\"}": {"f:value": {}}, "k:{\"name\":\"ONLY_IN_GOOD\"}": {".": {}}}}),
+            ),
+        );
+        let now = live(json!([main, platform(json!({".": {}, "f:name": {}})), entry("surefoot", "Update", changed)]));
+        let fields = |after: &Value, manager: &str| {
+            let entries = after["metadata"]["managedFields"].as_array().unwrap();
+            entries.iter().find(|entry| entry["manager"] == manager).map(|entry| entry["fieldsV1"].clone())
+        };
+        for before in [Some(&was), None] {
+            let after = patched(&now, &give_back(&now, before).unwrap());
+            assert_eq!(
+                fields(&after, "platform"),
+                Some(variable(json!({".": {}, "f:name": {}, "f:value": {}}))),
+                "{before:?}"
+            );
+            let kubectl = fields(&after, "kubectl").unwrap().to_string();
+            assert!(kubectl.contains("ONLY_IN_GOOD") && !kubectl.contains("f:value"), "{kubectl}");
+            assert_eq!(fields(&after, "noter"), before.map(|_| note.clone()));
+            assert_eq!(fields(&after, "surefoot"), None);
+        }
+    }
+
+    #[test]
+    fn who_applies_a_bit_server_side_gets_nothing_of_who_applies_the_rest_client_side() {
+        let bit = json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:note": {}}}}}});
+        let now = live(json!([
+            entry("noter", "Apply", bit.clone()),
+            entry("kubectl-client-side-apply", "Update", image(json!({"f:name": {}, "f:ports": {}}))),
+            entry("surefoot", "Update", image(json!({"f:image": {}}))),
+        ]));
+        let after = patched(&now, &give_back(&now, None).unwrap());
+        let entries = &after["metadata"]["managedFields"];
+        assert_eq!(entries[0]["fieldsV1"], bit);
+        assert_eq!(entries[1]["fieldsV1"], image(json!({"f:name": {}, "f:ports": {}, "f:image": {}})));
     }
 
     #[test]
@@ -324,7 +433,7 @@ mod tests {
             ]),
             json!([entry("kubectl", "Apply", image(json!({"f:image": {}})))]),
         ] {
-            assert_eq!(give_back(&live(entries)), None);
+            assert_eq!(give_back(&live(entries), None), None);
         }
     }
 }

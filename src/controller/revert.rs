@@ -65,7 +65,7 @@ impl Act<'_> {
             Err(error) => return Err(self.changed_or(error, &live).await),
         };
         let generation = after["metadata"]["generation"].as_i64().unwrap_or_default();
-        self.finish_on(after, &revert, generation).await
+        self.finish_on(after, Some(&live), &revert, generation).await
     }
 
     /// What fails does so still, and not only in the eyes of a watch that has fallen silent.
@@ -101,14 +101,32 @@ impl Act<'_> {
         let live = self.writer.read("deployments", &deployment.namespace, &deployment.name).await?;
         let live = live.filter(|live| live["metadata"]["uid"] == deployment.uid.as_str()).ok_or(Unwritten::Changed)?;
         // The generation of what was decided on: should the bad template be back by now, it is no older sight of it.
-        self.finish_on(live, revert, deployment.generation).await
+        self.finish_on(live, None, revert, deployment.generation).await
     }
 
-    async fn finish_on(&mut self, live: Value, revert: &Revert, generation: i64) -> Result<(), Unwritten> {
+    /// `before`: the Deployment as it was before the patch, if that is known.
+    async fn finish_on(
+        &mut self,
+        live: Value,
+        before: Option<&Value>,
+        revert: &Revert,
+        generation: i64,
+    ) -> Result<(), Unwritten> {
         let helm = ownership::is_helm_3(&live);
-        self.give_back(live).await?;
+        self.give_back(live, before).await?;
         let deployment = &self.snapshot.deployment;
-        info!(namespace = deployment.namespace, deployment = deployment.name, "{}", revert.note());
+        let evidence = &revert.evidence;
+        info!(
+            namespace = deployment.namespace,
+            deployment = deployment.name,
+            version = revert.version,
+            digest = %revert.digest,
+            container = evidence.container,
+            since = %evidence.since,
+            nodes = evidence.nodes.join(","),
+            "{}",
+            revert.note()
+        );
         self.publish(revert, helm).await?;
         let mut after = self.snapshot.clone();
         after.deployment.generation = generation;
@@ -204,11 +222,11 @@ impl Act<'_> {
     }
 
     /// The second patch; see [`ownership`].
-    async fn give_back(&self, mut live: Value) -> Result<(), Unwritten> {
+    async fn give_back(&self, mut live: Value, before: Option<&Value>) -> Result<(), Unwritten> {
         let deployment = &self.snapshot.deployment;
         let (namespace, name) = (&deployment.namespace, &deployment.name);
         for _ in 0..TRIES {
-            let Some(patch) = ownership::give_back(&live) else { return Ok(()) };
+            let Some(patch) = ownership::give_back(&live, before) else { return Ok(()) };
             match self.writer.patch(Write::GiveBack, namespace, name, patch).await {
                 Ok(_) => return Ok(()),
                 // Somebody wrote to the same list.

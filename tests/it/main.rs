@@ -35,6 +35,7 @@ mod loading;
 mod models;
 mod oracle;
 mod overrides;
+mod ownership;
 mod policies;
 mod ratchet;
 mod relay;
@@ -84,6 +85,7 @@ fn main() {
     trials.extend(bed::trials());
     trials.extend(rollouts::trials());
     trials.extend(revert::trials());
+    trials.extend(ownership::trials());
     trials.extend(crash::trials());
     trials.extend(faults::trials());
     trials.extend(lease::trials());

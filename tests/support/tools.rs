@@ -75,6 +75,13 @@ const REGO_TOOLS: Group = Group {
     ],
 };
 
+const HELM: Group = Group {
+    name: "Helm",
+    folder: "helm",
+    modules: &["helm"],
+    parts: &[Part { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm", about: "90 s" }],
+};
+
 /// Where the built parts are.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -94,6 +101,12 @@ pub(crate) fn tools() -> Result<&'static Tools> {
 pub(crate) fn rego_tools() -> Result<&'static Tools> {
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     once(&TOOLS, &REGO_TOOLS, None)
+}
+
+/// `helm`, built on first use.
+pub(crate) fn helm() -> Result<PathBuf> {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    Ok(once(&TOOLS, &HELM, None)?.path("helm"))
 }
 
 fn once(
