@@ -90,14 +90,14 @@ servers := {
 	}],
 }
 
-# The organisations above, each as a step of an image's name. Most images are of none of them, and this says so without
-# a look at the entries.
-organisations := `(^|/)(nvidia|vllm|rocm|llm-d|huggingface|pytorch|tensorflow|seldonio|kserve|rayproject|ollama|lmsysorg|nim|ggml-org|openvino)/`
+# The organisations above, each as a step of an image's name, and how JSON has the name of a GPU. Most containers have none of
+# them, and this says so without a look at the entries.
+signs := `(^|["/])(nvidia|vllm|rocm|llm-d|huggingface|pytorch|tensorflow|seldonio|kserve|rayproject|ollama|lmsysorg|nim|ggml-org|openvino)/|/gpu"|"nvidia[.]com/mig-`
 
 # The server that a container runs, by its image; undefined where it is none of them. The first of its organisation wins.
 running(container) := candidates[0] if {
 	is_string(container.image)
-	regex.match(organisations, container.image)
+	regex.match(signs, container.image)
 	steps := split(container.image, "/")
 	candidates := [server |
 		some depth in [2, 3]
@@ -188,3 +188,6 @@ opens(text) if {
 	is_string(text)
 	contains(text, "0.0.0.0")
 }
+
+# Is there a known server or a GPU in this JSON of images and resources? It may say yes where a closer look says no.
+may_be_slow(text) if regex.match(signs, text)

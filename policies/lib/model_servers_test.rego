@@ -121,8 +121,8 @@ test_entries if {
 
 test_every_organisation_is_looked_for if {
 	every organisation, _ in model_servers.servers {
-		regex.match(model_servers.organisations, sprintf("%s/x", [organisation]))
-		regex.match(model_servers.organisations, sprintf("registry.local:5000/mirror/%s/x:1", [organisation]))
-		not regex.match(model_servers.organisations, sprintf("not%s/x", [organisation]))
+		regex.match(model_servers.signs, sprintf("%s/x", [organisation]))
+		regex.match(model_servers.signs, sprintf("registry.local:5000/mirror/%s/x:1", [organisation]))
+		not regex.match(model_servers.signs, sprintf("not%s/x", [organisation]))
 	}
 }

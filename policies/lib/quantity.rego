@@ -18,14 +18,10 @@ above(quantity, limit) if {
 	milli(quantity) > milli(limit)
 }
 
-# Are all of these of the simplest kinds? Then `units.parse` reads them, which is ten times faster than `milli`; but it knows
-# neither exponents nor signs, and fails on nonsense.
-plain(quantities) if {
-	texts := [one | some one in quantities; one >= ""; one < []] # what is between these two is a text
-	count(texts) == count(quantities)
-	joined := concat(" ", array.concat(texts, [""]))
-	count(split(joined, " ")) == count(texts) + 1
-	regex.match(`^([0-9]+(\.[0-9]+)?([mkMGTP]|[KMGTP]i)? )+$`, joined)
+# Rows that each end with two quantities: are all of these of the simplest kinds? Then `units.parse` reads them, which is ten
+# times faster than `milli`; but it knows neither exponents nor signs, and fails on nonsense. One look at all is the cheapest.
+plain(rows) if {
+	regex.match(`^\[(\[(("[^"\\]*"|[0-9]+),)*("[0-9]+(\.[0-9]+)?([mkMGTP]|[KMGTP]i)?",?){2}\],?)*\]$`, json.marshal(rows))
 }
 
 # A quantity in thousandths, rounded up as Kubernetes does; undefined for what is none.

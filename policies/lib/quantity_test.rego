@@ -50,12 +50,15 @@ test_above if {
 }
 
 test_plain if {
-	quantity.plain({"1", "500m", "0.5", "1.5Gi", "128974848", "129M"})
+	quantity.plain([["1", "500m"], ["a", 7, "b/c", "0.5", "1.5Gi"], ["containers", "128974848", "129M"]])
+	quantity.plain([])
 	odd := {one |
 		some one in [2, {}, true, "1\n2", "1,2", "1e3", "1E", "-1", "12Qi", "1.2.3", "", null, [], "1 2", "+1", ".5"]
-		quantity.plain({"1", one})
+		some row in [["1", one], [one, "1"], ["a", 0, "1", one], ["a", 0, one, "1"]]
+		quantity.plain([["1", "1"], row])
 	}
 	odd == set()
+	not quantity.plain([["1"]])
 }
 
 test_gpus if {

@@ -58,6 +58,7 @@ deny contains finding if {
 
 # A port that is named must be declared by this container. Numbers are not judged: the containers of a pod share a network.
 deny contains finding if {
+	some_ask_by_name
 	container := containers[index]
 	some probe in ["readinessProbe", "livenessProbe", "startupProbe"]
 	port := container[probe][handler].port
@@ -77,6 +78,7 @@ deny contains finding if {
 }
 
 warn contains finding if {
+	some_may_be_slow
 	container := containers[index]
 	not container.startupProbe.httpGet.port
 	not lib.probed(container, "startupProbe")
@@ -115,6 +117,7 @@ warn contains finding if {
 
 warn contains finding if {
 	container := containers[index]
+	not container.livenessProbe.httpGet.path != container.readinessProbe.httpGet.path # mostly they differ
 	same_question(container)
 	not is_ignored(container)
 	kills := lib.patience(container.livenessProbe)
@@ -180,6 +183,27 @@ slow(container) := [sprintf("runs %s", [server.name]), server.startup] if {
 	resource != "memory"
 	quantity.is_gpu(resource)
 	quantity.positive(amount)
+}
+
+# A quick look at all probes at once: most ask for a number.
+some_ask_by_name if {
+	probes := [container[probe] |
+		container := containers[_]
+		some probe in ["readinessProbe", "livenessProbe", "startupProbe"]
+	]
+	contains(json.marshal(probes), `"port":"`)
+}
+
+# A quick look at all that have no startup probe of the usual kind, which mostly is enough: `slow` takes a closer one.
+some_may_be_slow if {
+	input.parameters.servers # somebody's own
+} else if {
+	loaders := [container[key] |
+		container := containers[_]
+		not container.startupProbe.httpGet.port
+		some key in ["image", "resources"]
+	]
+	model_servers.may_be_slow(json.marshal(loaders))
 }
 
 # What a probe should ask, and a remark where that can only be guessed.

@@ -141,7 +141,7 @@ only_the_four if {
 # Requests that may be above their limit. Where all quantities are of the simplest kinds a quick look leaves few of them over;
 # it rounds, so the exact comparison has the last word.
 perhaps_above := few if {
-	quantity.plain([one | some i in [3, 4]; one := unequal[_][i]])
+	quantity.plain(unequal)
 	few := [[list, index, resource] |
 		some [list, index, resource, request, limit] in unequal
 		units.parse(request) >= units.parse(limit)
