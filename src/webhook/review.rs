@@ -70,6 +70,9 @@ pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: In
         },
         Hook::Validate | Hook::Mutate => request,
     };
+    if hook != Hook::Scale && !is_asked_about(&request) {
+        return Ok(review.pass(&request, VerdictLabel::allowed, None));
+    }
     let facts = review.facts(&request).await;
     if facts.guard.is_none() {
         return Ok(review.pass(&request, VerdictLabel::unguarded, None));
@@ -78,6 +81,12 @@ pub(super) async fn review(app: &Arc<App>, hook: Hook, body: Bytes, deadline: In
         Hook::Mutate => review.defaulted(request, facts, question).await,
         Hook::Validate | Hook::Scale => review.validated(request, facts, question).await,
     }
+}
+
+/// What must never be held up passes here as it does in the API server, by the same rule, should a hook have lost its
+/// matchConditions.
+fn is_asked_about(request: &Request) -> bool {
+    request.old_object().is_none_or(|old| admission::is_asked_about(old, request.object()))
 }
 
 /// What the steps of one review share.
