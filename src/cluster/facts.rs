@@ -84,7 +84,7 @@ impl ClusterFacts {
         }
         let peers = match about.model {
             Some(model) => self.peers.select(about.namespace, |kept| {
-                kept.as_ref().is_some_and(|peer| peer.is_of(model) && peer.name != about.name)
+                kept.as_ref().is_some_and(|peer| peer.is_of(model) && *peer.name != *about.name)
             }),
             None => Vec::new(),
         };
@@ -163,7 +163,7 @@ impl ClusterFacts {
         let found = found
             .map_err(|error| Missed(Attempt::new("list", "deployments").within(about.namespace).explain(&error)))?;
         let peers = found.items.into_iter().filter_map(Peer::of);
-        Ok(peers.filter(|peer| peer.name != about.name).map(|peer| peer.to_json(about.namespace)).collect())
+        Ok(peers.filter(|peer| *peer.name != *about.name).map(|peer| peer.to_json(about.namespace)).collect())
     }
 }
 
@@ -176,14 +176,15 @@ async fn within<T>(limit: Duration, read: impl Future<Output = Result<T, Missed>
 
 /// `input.context.namespace`.
 pub(super) fn seen(namespace: &Namespace) -> Json {
-    object([("labels", strings(&namespace.labels)), ("annotations", strings(&namespace.annotations))])
+    let texts = |members: &BTreeMap<String, String>| strings(members.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    object([("labels", texts(&namespace.labels)), ("annotations", texts(&namespace.annotations))])
 }
 
-/// What is kept of a Deployment that names a model.
+/// What is kept of a Deployment that names a model. There may be ten thousand: nothing has room to grow.
 #[derive(Debug)]
 struct Peer {
-    name: String,
-    labels: BTreeMap<String, String>,
+    name: Box<str>,
+    labels: Box<[(Box<str>, Box<str>)]>,
     replicas: i32,
 }
 
@@ -208,20 +209,25 @@ impl Peer {
     fn of(deployment: WireDeployment) -> Option<Self> {
         let labels = deployment.metadata.labels?;
         labels.get(keys::MODEL).filter(|model| !model.is_empty())?;
-        // A Deployment without replicas has one: the API server's default.
-        Some(Self { name: deployment.metadata.name?, labels, replicas: deployment.spec.replicas.unwrap_or(1) })
+        let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into()));
+        Some(Self {
+            name: deployment.metadata.name?.into(),
+            labels: labels.collect(),
+            // A Deployment without replicas has one: the API server's default.
+            replicas: deployment.spec.replicas.unwrap_or(1),
+        })
     }
 
     fn is_of(&self, model: &str) -> bool {
-        self.labels.get(keys::MODEL).is_some_and(|own| own == model)
+        self.labels.iter().any(|(key, value)| **key == *keys::MODEL && **value == *model)
     }
 
     /// One entry of `input.context.peers`.
     fn to_json(&self, namespace: &str) -> Json {
         let metadata = object([
-            ("name", Json::from(self.name.as_str())),
+            ("name", Json::from(&*self.name)),
             ("namespace", Json::from(namespace)),
-            ("labels", strings(&self.labels)),
+            ("labels", strings(self.labels.iter().map(|(key, value)| (&**key, &**value)))),
         ]);
         object([("metadata", metadata), ("spec", object([("replicas", Json::from(i64::from(self.replicas)))]))])
     }
@@ -231,9 +237,8 @@ pub(super) fn object<const N: usize>(members: [(&str, Json); N]) -> Json {
     Json::from(members.into_iter().map(|(key, value)| (Json::from(key), value)).collect::<BTreeMap<_, _>>())
 }
 
-fn strings(members: &BTreeMap<String, String>) -> Json {
-    let members = members.iter().map(|(key, value)| (Json::from(key.as_str()), Json::from(value.as_str())));
-    Json::from(members.collect::<BTreeMap<_, _>>())
+fn strings<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> Json {
+    Json::from(members.map(|(key, value)| (Json::from(key), Json::from(value))).collect::<BTreeMap<_, _>>())
 }
 
 /// `None` where the record cannot be read, and why: what it says is then unknown, which is not the same as nothing.

@@ -24,6 +24,9 @@ use super::{
 /// Longer than the longest pause between two tries: an error that has not come again in this time is over.
 const QUIET: Duration = Duration::from_secs(45);
 
+/// Objects of one answer of the first list. It is decoded whole: 100 Deployments of 10 KB are 1 MB, and little is kept.
+const PAGE: u32 = 100;
+
 /// What all watches use.
 #[derive(Clone, Default)]
 pub(super) struct Shared {
@@ -46,7 +49,7 @@ where
 {
     /// `labels` is a label selector; `namespace` is for the sentence about an error.
     pub(super) fn new(api: Api<K>, labels: Option<&str>, namespace: Option<&str>, shared: &Shared) -> Self {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         config.label_selector = labels.map(str::to_owned);
         let mut attempt = Attempt::new("list and watch", &K::plural(&()));
         if let Some(namespace) = namespace {
