@@ -6,7 +6,7 @@
 //! Refused here, because the API server never sends it and two readers could disagree on it: duplicate keys, nesting
 //! beyond [`MAX_DEPTH`], anything after the document.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{
     Deserializer,
@@ -287,7 +287,7 @@ pub(super) fn tree<const N: usize>(members: [(&str, Json); N]) -> Json {
 /// Sets a member of an object; nothing happens to another kind of value.
 pub(super) fn set(object: &mut Json, key: &str, value: Json) {
     if let Json::Object(members) = object {
-        std::sync::Arc::make_mut(members).insert(Json::from(key), value);
+        Arc::make_mut(members).insert(Json::from(key), value);
     }
 }
 
@@ -298,7 +298,7 @@ fn short(text: &str) -> String {
 
 fn read(body: &[u8]) -> Result<Json, WireError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let review = Node { depth: 0, place: Place::Review }
+    let review = Node { depth: 0, place: Place::Review, keys: &mut Keys::new() }
         .deserialize(&mut deserializer)
         .and_then(|review| deserializer.end().map(|()| review));
     review.map_err(|error| WireError::bad(format!("the body is no JSON that can be read: {error}")))
@@ -326,22 +326,22 @@ impl Place {
 }
 
 /// Reads one value and everything below it.
-#[derive(Clone, Copy)]
-struct Node {
+struct Node<'k> {
     depth: u8,
     place: Place,
+    keys: &'k mut Keys,
 }
 
-impl Node {
-    fn below<E: de::Error>(self, place: Place) -> Result<Self, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
+impl Node<'_> {
+    fn depth_below<E: de::Error>(&self) -> Result<u8, E> {
+        match self.depth {
+            MAX_DEPTH.. => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels"))),
+            depth => Ok(depth + 1),
         }
-        Ok(Self { depth: self.depth + 1, place })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node {
+impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -349,7 +349,7 @@ impl<'de> DeserializeSeed<'de> for Node {
     }
 }
 
-impl<'de> Visitor<'de> for Node {
+impl<'de> Visitor<'de> for Node<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -381,55 +381,68 @@ impl<'de> Visitor<'de> for Node {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let below = self.below(Place::Elsewhere)?;
+        let (depth, keys) = (self.depth_below()?, self.keys);
         let mut elements = Vec::new();
-        while let Some(element) = list.next_element_seed(below)? {
+        while let Some(element) = list.next_element_seed(Node { depth, place: Place::Elsewhere, keys: &mut *keys })? {
             elements.push(element);
         }
         Ok(Json::from(elements))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let below = self.below(Place::Elsewhere)?;
-        let mut members: Vec<(Json, Json)> = Vec::new();
-        while let Some(Key(key)) = map.next_key_seed(KeySeed)? {
-            if self.place == Place::Metadata && &*key == "managedFields" {
+        let (depth, place, keys) = (self.depth_below()?, self.place, self.keys);
+        let mut members = BTreeMap::new();
+        while let Some(key) = map.next_key_seed(&mut *keys)? {
+            if place == Place::Metadata && &*key == "managedFields" {
                 map.next_value::<de::IgnoredAny>()?;
                 continue;
             }
-            let value = map.next_value_seed(Node { place: self.place.member(&key), ..below })?;
-            members.push((Json::String(key), value));
+            let value = map.next_value_seed(Node { depth, place: place.member(&key), keys: &mut *keys })?;
+            if let Some(_first) = members.insert(Json::String(Arc::clone(&key)), value) {
+                return Err(de::Error::custom(format_args!("duplicate key `{}`", short(&key))));
+            }
         }
-        members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        if let Some(twice) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let key = json::as_str(&twice[0].0).unwrap_or_default();
-            return Err(de::Error::custom(format_args!("duplicate key `{}`", short(key))));
-        }
-        Ok(Json::from(members.into_iter().collect::<BTreeMap<_, _>>()))
+        Ok(Json::from(members))
     }
 }
 
-struct Key(std::sync::Arc<str>);
+/// Keys that came before, so that one that comes again (each entry of `env` has the same two) is not made again. Each has
+/// one place; whoever comes later takes it.
+struct Keys([Option<Arc<str>>; 64]);
 
-struct KeySeed;
+impl Keys {
+    fn new() -> Self {
+        Self([const { None }; 64])
+    }
 
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Key;
+    fn shared(&mut self, key: &str) -> Arc<str> {
+        let ends = key.as_bytes().first().zip(key.as_bytes().last());
+        let sum = ends.map_or(0, |(first, last)| key.len() + usize::from(*first) * 7 + usize::from(*last) * 3);
+        let place = &mut self.0[sum % 64];
+        match place {
+            Some(known) if **known == *key => Arc::clone(known),
+            _ => Arc::clone(place.insert(key.into())),
+        }
+    }
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+impl<'de> DeserializeSeed<'de> for &mut Keys {
+    type Value = Arc<str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Arc<str>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for KeySeed {
-    type Value = Key;
+impl Visitor<'_> for &mut Keys {
+    type Value = Arc<str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-        Ok(Key(key.into()))
+    fn visit_str<E>(self, key: &str) -> Result<Arc<str>, E> {
+        Ok(self.shared(key))
     }
 }
 
