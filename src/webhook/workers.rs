@@ -1,4 +1,4 @@
-//! Where policies are asked: threads beside the async ones, as many evaluations at a time as there are cores.
+//! Where policies are asked: threads beside the async ones, little more evaluations at a time than there are cores.
 //!
 //! ```text
 //!   review ── slot ──▶ thread ── done in time ─────────────────────────────▶ verdict
@@ -35,6 +35,10 @@ use crate::{
 /// memory that an endless one can fill.
 const MOST: Duration = Duration::from_secs(1);
 
+/// Evaluations beyond one for each core, so that a core which has ended one finds the next: with one core each had to wait for
+/// the async thread in between, and a sixth fewer were answered.
+const WAITING: usize = 2;
+
 /// Evaluations of one policy that were given up and still run, from which on it is not asked.
 const OF_ONE: usize = 4;
 
@@ -67,7 +71,7 @@ pub(super) struct Workers {
 impl Workers {
     /// `overrun` shows the evaluations that were given up and still run, by policy; `aside` the policies that are not asked.
     pub(super) fn new(overrun: Family<PolicyLabels, Gauge>, aside: Family<PolicyLabels, Gauge>) -> Self {
-        let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from)));
+        let slots = Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from) + WAITING));
         Self { slots, strays: Strays { running: Arc::default(), overrun }, breaker: Mutex::default(), aside }
     }
 
