@@ -74,6 +74,8 @@ impl Surefoot {
         command.args(["webhook", "--listen", &self.listen.to_string()]);
         command.arg("--tls-cert").arg(self.folder.join("tls.crt")).arg("--tls-key").arg(self.folder.join("tls.key"));
         command.arg("--config").arg(self.config()).arg("--kubeconfig").arg(&self.webhook_account);
+        // As in a pod: whoever tests may have set RUST_BACKTRACE, which costs a quarter of each review. A panic still has one.
+        command.env("RUST_LIB_BACKTRACE", "0");
         let process = self.webhook.insert(Process::start("webhook", &self.folder, command)?);
         let (client, listen) = (self.client.clone(), self.listen);
         until("the webhook to be ready", Duration::from_secs(60), || {
