@@ -206,7 +206,7 @@ mod tests {
         let cluster = Cluster::start().await;
         let object = deployment("churn", "stable", 4);
         let update = with(review("shop", &object), "/request", "operation", json!("UPDATE"));
-        let update = with(update, "/request", "oldObject", object.clone());
+        let update = with(update, "/request", "oldObject", deployment("churn", "stable", 3));
         cluster.ask("/validate", &update).await;
         assert!(cluster.recall("/validate", &update).await.1);
         let rows = [
@@ -216,9 +216,9 @@ mod tests {
             ("/request", "options", json!({"fieldManager": "kubectl"})),
             ("/request/userInfo", "username", json!("bob")),
             ("/request/userInfo", "groups", json!(["a"])),
-            ("/request/object/spec", "replicas", json!(5)),
+            ("/request/object/spec", "replicas", json!(6)),
             ("/request/object/metadata", "finalizers", json!(["a/b"])),
-            ("/request/oldObject/spec", "replicas", json!(5)),
+            ("/request/oldObject/spec", "replicas", json!(2)),
             ("/request/oldObject/metadata", "annotations", json!({"a": "b"})),
         ];
         for (pointer, member, value) in rows {

@@ -162,3 +162,36 @@ async fn the_scale_of_what_cannot_be_seen_is_allowed() {
     let unseen = cluster.ask("/scale", &scale("churn-canary", 5)).await;
     assert!(unseen["allowed"] == true && unseen["warnings"][0].is_string(), "{unseen}");
 }
+
+#[tokio::test]
+async fn what_no_hook_would_ask_about_is_allowed_at_once() {
+    let cluster = Cluster::start().await;
+    let mut bad = deployment("churn", "stable", 4);
+    bad["spec"]["template"]["spec"]["containers"][0]["image"] = json!("r/churn:latest");
+    let mut strange = bad.clone();
+    strange["spec"]["template"]["spec"]["containers"][0]["image"] = json!("r/churn");
+    let changed = |pointer: &str, member: &str, value: Value| {
+        let mut new = bad.clone();
+        new.pointer_mut(pointer).unwrap()[member] = value;
+        new
+    };
+    // (the object asked for, whether policies have a say)
+    let rows = [
+        (bad.clone(), false),
+        (changed("/metadata", "annotations", json!({"a": "b"})), false),
+        (changed("/metadata", "finalizers", json!([])), false),
+        (changed("/spec", "replicas", json!(3)), false),
+        (changed("/spec", "paused", json!(true)), false),
+        (changed("/spec", "replicas", json!(5)), true),
+        (changed("/metadata/labels", "team", json!("risk")), true),
+        (changed("/metadata", "annotations", json!({"surefoot.dev/budget": "failures=3"})), true),
+        (strange, true),
+    ];
+    for (object, judged) in rows {
+        let mut asked = review("shop", &object);
+        asked["request"]["operation"] = json!("UPDATE");
+        asked["request"]["oldObject"] = bad.clone();
+        let answer = cluster.ask("/validate", &asked).await;
+        assert_eq!(answer != json!({"uid": "u-1", "allowed": true}), judged, "{object}: {answer}");
+    }
+}
