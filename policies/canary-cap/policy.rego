@@ -17,6 +17,7 @@
 #     above-cap: The canaries of this model together would have more replicas than the cap. Set fewer, or scale the stable Deployment first.
 #     same-version: The canary has the version that a stable Deployment of the model runs already, so it tries nothing.
 #     no-stable: No Deployment of this model in the namespace is stable, so the cap is its least value. Mostly the label surefoot.dev/model differs.
+#     unknown-track: The label surefoot.dev/track says neither stable nor canary, so the Deployment counts as stable and no cap holds for it.
 package surefoot.canary_cap
 
 import data.surefoot.lib
@@ -59,6 +60,19 @@ warn contains finding if {
 		"msg": sprintf("no stable Deployment of this model in the namespace, so the canary may have %d at most", [cap]),
 		"path": "/metadata/labels/surefoot.dev~1model",
 		"fix": "give the stable Deployment and its canary the same label surefoot.dev/model",
+	}
+}
+
+warn contains finding if {
+	track := deployment.metadata.labels["surefoot.dev/track"]
+	track != "canary"
+	track != "stable"
+	input.context.via == "deployment" # whoever scales did not write it
+	finding := {
+		"code": "unknown-track",
+		"msg": sprintf(`surefoot.dev/track is "%v", neither stable nor canary, so this counts as stable and no cap holds for it`, [track]),
+		"path": "/metadata/labels/surefoot.dev~1track",
+		"fix": "surefoot.dev/track: canary, or stable",
 	}
 }
 

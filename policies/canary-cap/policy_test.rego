@@ -187,3 +187,18 @@ test_null_in_every_place if survives(null)
 test_number_in_every_place if survives(7)
 
 test_list_in_every_place if survives(["x"])
+
+tracked(track) := fixtures.create([{"op": "add", "path": "/metadata/labels/surefoot.dev~1track", "value": track}])
+
+test_unknown_track if {
+	warned := {track |
+		some track in ["stable", "canary", "Canary", "blue", "", 7]
+		review := object.union(tracked(track), {"context": {"via": "deployment", "peers": [peer("churn-a", "stable", 3)]}})
+		found := canary_cap.warn with input as review
+		"unknown-track" in fixtures.codes(found)
+	}
+	warned == {"Canary", "blue", "", 7}
+	scaling := object.union(tracked("blue"), {"context": {"via": "scale", "peers": [peer("churn-a", "stable", 3)]}})
+	count(canary_cap.warn) == 0 with input as scaling
+	count(canary_cap.warn) == 0 with input as among(fixtures.create([]), [])
+}

@@ -117,7 +117,7 @@ warn contains finding if {
 
 warn contains finding if {
 	container := containers[index]
-	not container.livenessProbe.httpGet.path != container.readinessProbe.httpGet.path # mostly they differ
+	not other_path(container) # mostly it is another one
 	same_question(container)
 	not is_ignored(container)
 	kills := lib.patience(container.livenessProbe)
@@ -237,6 +237,9 @@ port_fix(port, declared) := sprintf("name a port that it declares: %s", [concat(
 } else := sprintf("ports: [{name: %s, containerPort: 8080}], with the number the server listens on", [port])
 
 declares(container, port) if container.ports[_].name == port
+
+# In a function of its own: `not` of a member that is absent is undefined in OPA.
+other_path(container) if container.livenessProbe.httpGet.path != container.readinessProbe.httpGet.path
 
 # Do liveness and readiness ask the same?
 same_question(container) if {
