@@ -4,6 +4,8 @@ mod by_hand;
 mod causes;
 mod clocks;
 mod cluster;
+mod edited;
+mod observed;
 mod patience;
 mod properties;
 mod scenarios;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     cluster::{Cluster, Conduct, Version},
+    observed,
     world::{at, digest},
 };
 use crate::{
@@ -238,6 +239,7 @@ impl Life {
             let now = self.now();
             self.history = std::mem::take(&mut self.history).observe(&snapshot, self.settings.window(), now);
             let decision = decide(&snapshot, self.record.as_ref(), &self.history, &self.settings, now);
+            observed::alike(&decision, &snapshot, self.record.as_ref(), &self.history, &self.settings, now);
             self.check(&snapshot, &decision);
             if matches!(decision, Decision::Revert(_) | Decision::Stall { .. }) {
                 self.history = std::mem::take(&mut self.history).failing(now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::observed;
 use crate::{
     config::{Guard, Rollouts},
     rollout::{
@@ -241,7 +242,9 @@ impl World {
     /// Decides and records.
     pub(super) fn look(&mut self) -> Decision {
         self.history = std::mem::take(&mut self.history).observe(&self.snapshot, self.settings.window(), self.now);
-        let decision = decide(&self.snapshot, self.record.as_ref(), &self.history, &self.settings, self.now);
+        let (record, history) = (self.record.as_ref(), &self.history);
+        let decision = decide(&self.snapshot, record, history, &self.settings, self.now);
+        observed::alike(&decision, &self.snapshot, record, history, &self.settings, self.now);
         if matches!(decision, Decision::Revert(_) | Decision::Stall { .. } | Decision::Observe { .. }) {
             self.history = std::mem::take(&mut self.history).failing(self.now);
         }
