@@ -48,6 +48,7 @@ func serve(stop context.Context, args []string) error {
 		version    = flags.String("version", "v1", "what it calls itself")
 		loading    = flags.Duration("loading", time.Second, "how long loading takes: real ones fetch gigabytes")
 		failAfter  = flags.Duration("fail-after", 0, "answer 503 this long after it was ready")
+		failFor    = flags.Duration("fail-for", 0, "be well again after that, and fail again fail-after later")
 		failLive   = flags.Bool("fail-live", false, "then fail liveness as well")
 		crashAfter = flags.Duration("crash-after", 0, "exit with an error this long after the start")
 		hoard      = flags.Int("hoard", 0, "allocate this many MiB a second, for ever")
@@ -55,7 +56,7 @@ func serve(stop context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s := &server{version: *version, failAfter: *failAfter, failLive: *failLive, now: time.Now}
+	s := &server{version: *version, failAfter: *failAfter, failFor: *failFor, failLive: *failLive, now: time.Now}
 	if *crashAfter > 0 {
 		time.AfterFunc(*crashAfter, func() { log.Fatalf("digits %s: cannot go on", *version) })
 	}

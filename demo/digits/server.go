@@ -15,9 +15,11 @@ type server struct {
 	model atomic.Pointer[model]
 	// Zero means never. Measured from ready: a late failure is one that comes after Kubernetes has been satisfied.
 	failAfter time.Duration
-	failLive  bool
-	ready     atomic.Pointer[time.Time]
-	now       func() time.Time
+	// Zero means for good. Otherwise it fails for so long, is well for failAfter, and so on.
+	failFor  time.Duration
+	failLive bool
+	ready    atomic.Pointer[time.Time]
+	now      func() time.Time
 }
 
 func (s *server) routes() http.Handler {
@@ -43,7 +45,14 @@ func (s *server) use(m *model) {
 // failing tells whether the late failure has come.
 func (s *server) failing() bool {
 	ready := s.ready.Load()
-	return s.failAfter > 0 && ready != nil && s.now().Sub(*ready) >= s.failAfter
+	if s.failAfter == 0 || ready == nil {
+		return false
+	}
+	since := s.now().Sub(*ready)
+	if s.failFor > 0 {
+		since %= s.failAfter + s.failFor
+	}
+	return since >= s.failAfter
 }
 
 func (s *server) live(w http.ResponseWriter, _ *http.Request) {

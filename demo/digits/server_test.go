@@ -50,6 +50,8 @@ func TestHealth(t *testing.T) {
 		"before it fails":      {&server{failAfter: 5 * time.Second}, true, 4 * time.Second, 200, 200},
 		"failed late":          {&server{failAfter: 5 * time.Second}, true, 5 * time.Second, 200, 503},
 		"failed, liveness too": {&server{failAfter: 5 * time.Second, failLive: true}, true, 5 * time.Second, 503, 503},
+		"well again":           {&server{failAfter: 5 * time.Second, failFor: 2 * time.Second}, true, 7 * time.Second, 200, 200},
+		"fails again":          {&server{failAfter: 5 * time.Second, failFor: 2 * time.Second}, true, 12 * time.Second, 200, 503},
 		"never loaded, live":   {&server{failAfter: 5 * time.Second, failLive: true}, false, time.Hour, 200, 503},
 	} {
 		now := start

@@ -1,7 +1,7 @@
 //! What a rollout has spent of its probe failures. One currency, probe periods:
 //!
 //! - each restart costs the probe failures that lead to one (`failureThreshold` of the liveness probe, of the startup
-//!   probe while not started, 3 without one; at most 3 where it ended by itself before it had started);
+//!   probe while not started, 3 without one; at most 3 where it ended before it had started, and not by that probe);
 //! - once its pod has been ready, or it has restarted, each readiness period that a container is unready costs 1;
 //! - a container that has restarted loads once more, which costs nothing: with a startup probe until that has passed,
 //!   without one for twice as long as it took the first time, and before it was ever ready as in the next line;
@@ -165,8 +165,12 @@ impl Spent {
         let missed = whole(unready, period);
         let mut failures = missed;
         if missed > 0 {
-            let signal = if served.is_none() { Signal::Deadline } else { Signal::Readiness };
-            self.charge(signal, missed, String::new());
+            let (signal, message) = match track.down() {
+                Some(charge) => (charge.signal, charge.message.clone()),
+                None if served.is_none() => (Signal::Deadline, String::new()),
+                None => (Signal::Readiness, String::new()),
+            };
+            self.charge(signal, missed, message);
         }
         for charge in track.charges.iter().filter(|charge| charge.at >= from) {
             failures += u64::from(charge.cost);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     signals,
-    snapshot::{Pod, Snapshot},
+    snapshot::{Deployment, Pod, Snapshot},
     time::after,
 };
 
@@ -74,9 +74,9 @@ pub fn of(snapshot: &Snapshot, now: Timestamp) -> (Option<Hindrance>, Option<Tim
         return (Some(told(Reason::NodeNotReady, pod.node.as_deref().unwrap_or_default())), None);
     }
     let hindered = snapshot.pods_of(set).filter(unready).filter_map(|pod| {
-        let (reason, message) = by_pod(pod)?;
+        let (reason, message, lasts) = by_pod(pod, &snapshot.deployment)?;
         let since = pod.scheduled.map_or(pod.created, |scheduled| scheduled.at);
-        Some((after(since, LASTS), reason, message))
+        Some((after(since, lasts), reason, message))
     });
     match hindered.min_by_key(|(due, ..)| *due) {
         Some((due, reason, message)) if due <= now => (Some(told(reason, &message)), None),
@@ -85,18 +85,26 @@ pub fn of(snapshot: &Snapshot, now: Timestamp) -> (Option<Hindrance>, Option<Tim
     }
 }
 
-fn by_pod(pod: &Pod) -> Option<(Reason, String)> {
+/// Why, in words, and how long that has to last until it is told.
+fn by_pod(pod: &Pod, deployment: &Deployment) -> Option<(Reason, String, Duration)> {
     if let Some(message) = &pod.unschedulable {
-        return Some((Reason::Unschedulable, message.clone()));
+        return Some((Reason::Unschedulable, message.clone(), LASTS));
     }
     if let Some((name, waiting)) = &pod.init_failure {
-        return Some((Reason::Init, format!("\"{name}\", {}", said(&waiting.reason, &waiting.message))));
+        return Some((Reason::Init, format!("\"{name}\", {}", said(&waiting.reason, &waiting.message)), LASTS));
     }
     pod.containers.iter().find_map(|status| {
         let waiting = status.waiting.as_ref()?;
-        let usual = ["", "ContainerCreating", "PodInitializing", "CrashLoopBackOff"];
         let told = || format!("\"{}\", {}", status.name, said(&waiting.reason, &waiting.message));
-        (!usual.contains(&waiting.reason.as_str())).then(|| (Reason::Waiting, told()))
+        match waiting.reason.as_str() {
+            "" | "PodInitializing" | "CrashLoopBackOff" => None,
+            // A large image that is being pulled, or a volume that is not there: the status does not tell which.
+            "ContainerCreating" => {
+                let told = format!("{}; why: kubectl describe pod {} -n {}", told(), pod.name, deployment.namespace);
+                Some((Reason::Waiting, told, LASTS.max(deployment.progress_deadline)))
+            }
+            _ => Some((Reason::Waiting, told(), LASTS)),
+        }
     })
 }
 

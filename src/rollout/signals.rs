@@ -1,8 +1,10 @@
 //! What counts against a template: an allow-list. All else is the cluster's doing, and is never charged.
 
+use std::time::Duration;
+
 use super::{
     record::Signal,
-    snapshot::{Container, Exit, Pod, Waiting},
+    snapshot::{Container, Exit, Pod, Probe, Waiting},
 };
 
 /// Whether anything that happens to this pod may be charged at all. A pod that is going away keeps failing its
@@ -68,15 +70,21 @@ fn says_not_found(image: &str, message: &str) -> bool {
 }
 
 /// What a restart is charged as; `None`: not at all. 255/`Unknown` is what a container shows after its node rebooted.
-pub fn of_restart(container: &Container, started: bool, exit: Option<&Exit>) -> Option<Signal> {
+/// `ran`: for how long it was seen to run before.
+pub fn of_restart(container: &Container, started: bool, ran: Option<Duration>, exit: Option<&Exit>) -> Option<Signal> {
     let Some(exit) = exit else { return Some(Signal::Crash) };
     // Ended by a signal from the kubelet, or politely on its request: the status does not say which probe asked for it,
     // but only one of the two can have.
     let killed = matches!(exit.code, 0 | 137 | 143);
+    // It has to fail for so long first. When it began to run is seen late, so half of that will do.
+    let may_have_failed = |probe: Probe| {
+        let least = probe.period.saturating_mul(probe.failure_threshold.saturating_sub(1)) / 2;
+        ran.is_none_or(|ran| ran >= least)
+    };
     match exit.reason.as_str() {
         "Unknown" if exit.code == 255 => None,
         "OOMKilled" => Some(Signal::OutOfMemory),
-        _ if killed && !started && container.startup.is_some() => Some(Signal::Startup),
+        _ if killed && !started && container.startup.is_some_and(may_have_failed) => Some(Signal::Startup),
         _ if killed && started && container.liveness.is_some() => Some(Signal::Liveness),
         _ => Some(Signal::Crash),
     }
@@ -84,10 +92,7 @@ pub fn of_restart(container: &Container, started: bool, exit: Option<&Exit>) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::rollout::snapshot::Probe;
 
     #[test]
     fn a_restart_is_charged_by_how_the_container_ended() {
@@ -109,7 +114,7 @@ mod tests {
             (&bare, true, exit(137, "Error"), Some(Signal::Crash)),
             (&bare, false, exit(0, "Completed"), Some(Signal::Crash)),
         ] {
-            assert_eq!(of_restart(container, started, exit.as_ref()), wanted, "{exit:?}");
+            assert_eq!(of_restart(container, started, None, exit.as_ref()), wanted, "{exit:?}");
         }
     }
 

@@ -105,7 +105,7 @@ impl Track {
         track.blocked = signals::cause(&container.image, status.waiting.as_ref());
         track.excused = status.restarts > 0
             && !status.ready
-            && signals::of_restart(container, true, status.last_exit.as_ref()).is_none();
+            && signals::of_restart(container, true, None, status.last_exit.as_ref()).is_none();
         track.began = status.running_since.map(|ran| ran.min(now));
         let since_ready = pod.containers_ready.filter(|since| since.is == status.ready).map(|since| since.at);
         if status.ready {
@@ -141,7 +141,8 @@ impl Track {
         let now = look.now.max(last);
         self.leave_out_unseen(container, was, served, look);
         let pardoned = more > 0 && std::mem::take(&mut self.pardoned);
-        let charge = if more > 0 && !pardoned { charge(container, self.started, status, now) } else { None };
+        let charge =
+            if more > 0 && !pardoned { charge(container, self.started, self.ran_for(now), status, now) } else { None };
         let forgiven = more > 0 && charge.is_none();
         self.excused = (self.excused && more == 0) || forgiven;
         if let Some(charge) = charge {
@@ -169,6 +170,15 @@ impl Track {
         }
         self.blocked = self.blocked_by(container, status);
         forgiven
+    }
+
+    fn ran_for(&self, now: Timestamp) -> Option<Duration> {
+        self.began.map(|began| between(began, now))
+    }
+
+    /// What its being down follows from.
+    pub(super) fn down(&self) -> Option<&Charge> {
+        self.charges.last().filter(|_| self.began.is_none())
     }
 
     /// `loads`: this run of it began with a restart, and it has not been ready since.
@@ -271,7 +281,7 @@ fn earlier_restarts(
     now: Timestamp,
 ) -> Vec<Charge> {
     let last = status.last_exit.as_ref().and_then(|exit| exit.at).unwrap_or(now).min(now);
-    let Some(charge) = charge(container, true, status, last) else { return Vec::new() };
+    let Some(charge) = charge(container, true, None, status, last) else { return Vec::new() };
     let apart = between(created, last) / status.restarts.max(1);
     (1..=status.restarts)
         .rev()
@@ -284,9 +294,15 @@ fn earlier_restarts(
         .collect()
 }
 
-fn charge(container: &Container, started: bool, status: &ContainerStatus, at: Timestamp) -> Option<Charge> {
+fn charge(
+    container: &Container,
+    started: bool,
+    ran: Option<Duration>,
+    status: &ContainerStatus,
+    at: Timestamp,
+) -> Option<Charge> {
     let exit = status.last_exit.as_ref();
-    let signal = signals::of_restart(container, started, exit)?;
+    let signal = signals::of_restart(container, started, ran, exit)?;
     let message = match (signal, exit) {
         (Signal::Crash, Some(exit)) => format!("exit code {}", exit.code),
         _ => String::new(),

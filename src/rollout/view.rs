@@ -264,7 +264,16 @@ impl<'a> Facts<'a> {
             return Some(Told::new(State::Failing, Some(revert.at), note).charged(&revert.evidence));
         }
         (self.seen.observed && self.seen.late)
-            .then(|| Told::new(State::Failing, self.seen.progressed, "progress deadline exceeded"))
+            .then(|| Told::new(State::Failing, self.seen.progressed, self.hindered("progress deadline exceeded")))
+    }
+
+    /// A note, and what keeps the pods from running.
+    fn hindered(&self, note: impl Into<String>) -> String {
+        let mut note = note.into();
+        if let Some(hindrance) = self.current.and_then(|current| current.hindrance.as_ref()) {
+            note += &format!("; {hindrance}");
+        }
+        note
     }
 
     fn under_way(&self, now: Timestamp) -> Told {
@@ -287,11 +296,8 @@ impl<'a> Facts<'a> {
             return Told::new(State::Progressing, since, "at 0 replicas there is nothing to watch");
         }
         if !seen.complete() {
-            let mut note = format!("{} of {} pods are new, {} available", seen.updated, seen.replicas, seen.available);
-            if let Some(hindrance) = self.current.and_then(|current| current.hindrance.as_ref()) {
-                note += &format!("; {hindrance}");
-            }
-            return Told::new(State::Progressing, since, note);
+            let note = format!("{} of {} pods are new, {} available", seen.updated, seen.replicas, seen.available);
+            return Told::new(State::Progressing, since, self.hindered(note));
         }
         let completed = self.current.and_then(|current| current.completed).or(seen.progressed);
         let note = match self.current.and_then(|current| current.settles_at) {
@@ -467,6 +473,13 @@ pub(super) mod tests {
             ),
             (Seen { observed: false, late: true, ..two() }, None, "progressing - 30 4 of 4 pods are new, 4 available"),
             (Seen { late: true, updated: 2, ..two() }, None, "failing - 30 progress deadline exceeded"),
+            (
+                Seen { late: true, updated: 2, ..two() },
+                Some(watched(
+                    json!({"hindrance": {"reason": "unschedulable", "message": "0/3 nodes are available", "since": at(21)}}),
+                )),
+                "failing - 30 progress deadline exceeded; no node takes the pods: 0/3 nodes are available",
+            ),
             (Seen { paused: true, ..two() }, None, "paused - -1 surefoot acts when it is resumed"),
             (
                 Seen { paused: true, ..two() },

@@ -41,21 +41,26 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// One model in a namespace of its own.
-struct Scene {
-    plane: &'static ControlPlane,
-    admin: Kubectl,
+pub(crate) struct Scene {
+    pub(crate) plane: &'static ControlPlane,
+    pub(crate) admin: Kubectl,
     /// A developer.
-    ana: Kubectl,
-    namespace: String,
+    pub(crate) ana: Kubectl,
+    pub(crate) namespace: String,
 }
 
 impl Scene {
     /// In a namespace of its own on the shared cluster.
     fn set(name: &str) -> Result<Self> {
+        Self::with_labels(name, "surefoot.dev/guard: enforce")
+    }
+
+    /// The same with any labels of the namespace, in YAML.
+    pub(crate) fn with_labels(name: &str, labels: &str) -> Result<Self> {
         let plane = shared::node()?;
         drop(shared::surefoot_on_node()?);
         let namespace = format!("rollouts-{name}");
-        let (admin, ana) = shared::namespace(plane, &namespace, "enforce")?;
+        let (admin, ana) = shared::labelled_namespace(plane, &namespace, labels)?;
         Ok(Self { plane, admin, ana, namespace })
     }
 
@@ -67,7 +72,7 @@ impl Scene {
         Ok(scene)
     }
 
-    fn apply(&self, manifest: &Value) -> Result<Answer> {
+    pub(crate) fn apply(&self, manifest: &Value) -> Result<Answer> {
         self.ana.run_with_input(&["apply", "-f", "-"], &manifest.to_string())
     }
 
@@ -76,24 +81,24 @@ impl Scene {
         self.ana.run_with_input(&args, &manifest.to_string())
     }
 
-    fn surefoot(&self, args: &[&str]) -> Result<Answer> {
+    pub(crate) fn surefoot(&self, args: &[&str]) -> Result<Answer> {
         let mut all = args.to_vec();
         all.extend_from_slice(&["-n", &self.namespace]);
         let (program, kubeconfig) = (program(), self.admin.kubeconfig());
         Surefoot::run_program(program, kubeconfig, &all)
     }
 
-    fn settles(&self) -> Result<Answer> {
+    pub(crate) fn settles(&self) -> Result<Answer> {
         self.surefoot(&["wait", "deploy/digits", "--for", "settled", "--timeout", "120s"])?.success()
     }
 
-    fn deployment(&self, name: &str) -> Result<Value> {
+    pub(crate) fn deployment(&self, name: &str) -> Result<Value> {
         let path = format!("/apis/apps/v1/namespaces/{}/deployments/{name}", self.namespace);
         self.plane.get(&path)?.with_context(|| format!("{name} is gone"))
     }
 
     /// Waits until the Deployment fulfils a condition.
-    fn until(&self, what: &str, name: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn until(&self, what: &str, name: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
         until(what, LIMIT, || {
             let deployment = self.deployment(name)?;
             Ok(if holds(&deployment) { Look::Done(deployment) } else { Look::Not(deployment["status"].to_string()) })
@@ -118,12 +123,12 @@ impl Scene {
         Ok(events["items"].as_array().cloned().unwrap_or_default())
     }
 
-    fn events_with(&self, reason: &str) -> Result<Vec<Value>> {
+    pub(crate) fn events_with(&self, reason: &str) -> Result<Vec<Value>> {
         Ok(self.events()?.into_iter().filter(|event| event["reason"] == reason).collect())
     }
 
     /// What there is to read when a scenario fails.
-    fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let status = self.surefoot(&["status", "digits"]).map(|answer| answer.to_string());
         let pods = self.admin.run(&["get", "pods,replicasets"]).map(|answer| answer.to_string());
         let tails = shared::surefoot_on_node().map(|surefoot| surefoot.tails());
@@ -132,7 +137,7 @@ impl Scene {
 }
 
 /// A model server of a version; `changes` are laid over it by JSON pointer.
-fn model(version: &str, changes: &[(&str, Value)]) -> Value {
+pub(crate) fn model(version: &str, changes: &[(&str, Value)]) -> Value {
     let probe = |path: &str, threshold: u32| json!({"httpGet": {"path": path, "port": 8000}, "periodSeconds": 1, "failureThreshold": threshold});
     let mut object = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -169,7 +174,7 @@ fn model(version: &str, changes: &[(&str, Value)]) -> Value {
     object
 }
 
-fn image_of(deployment: &Value) -> &str {
+pub(crate) fn image_of(deployment: &Value) -> &str {
     deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
 }
 

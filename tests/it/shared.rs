@@ -24,12 +24,18 @@ policies:
     overrides:
       - {namespaces: {matchLabels: {images: warn}}, action: Warn}
       - {namespaces: {matchLabels: {images: audit}}, action: Audit}
+  rollout-strategy:
+    overrides:
+      - {namespaces: {matchLabels: {strategy: any}}, action: Warn}
 exemptions:
   - {policies: [probes, images], namespace: levels-exempt, name: now, reason: 'speaks only TCP, OPS-311', until: 2199-12-31}
   - {policies: ['*'], namespace: levels-exempt, name: past, reason: 'until the summer, OPS-312', until: 2024-08-31}
 rollouts:
   budget: {failures: 3, percent: 10, window: 10m}
   bake: 10s
+  overrides:
+    - {namespaces: {matchLabels: {budget: default, bake: long}}, budget: {failures: 10}, bake: 10m}
+    - {namespaces: {matchLabels: {budget: default}}, budget: {failures: 10}}
 ";
 
 /// The configuration of the second control plane.

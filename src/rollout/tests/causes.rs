@@ -335,7 +335,7 @@ fn a_sidecar_of_the_template_is_charged_like_its_neighbours() {
 #[test]
 fn what_keeps_pods_from_running_is_told() {
     type Hinder = fn(&mut World);
-    let cases: [(Hinder, &str, u32); 5] = [
+    let cases: [(Hinder, &str, u32); 6] = [
         (
             |world| world.snapshot.deployment.replica_failure = Some("exceeded quota: gpus".into()),
             "pods cannot be made: exceeded quota: gpus",
@@ -364,6 +364,12 @@ fn what_keeps_pods_from_running_is_told() {
             },
             "an init container fails: \"fetch\", Error: exit code 1",
             30,
+        ),
+        // An image of gigabytes, or a volume that is not there: only Events tell them apart.
+        (
+            |world| wait(world, "ContainerCreating", ""),
+            "a container cannot start: \"model\", ContainerCreating; why: kubectl describe pod churn-1-0-1763800061 -n shop",
+            600,
         ),
     ];
     for (hinder, wanted, second) in cases {
@@ -404,4 +410,22 @@ fn a_canary_that_became_a_stable_one_before_it_was_withdrawn_is_not() {
     world.snapshot.deployment.canary = false;
     assert_eq!(stall(world.run(60).unwrap()), StallReason::NothingSettled);
     assert_eq!(world.snapshot.deployment.replicas, 2);
+}
+
+/// What is down because it crashed is no readiness that failed.
+#[test]
+fn the_wait_before_the_next_restart_is_told_as_what_led_to_it() {
+    let mut world = World::settled("1");
+    world.apply(template("2"));
+    let (second, revert) = revert(
+        world
+            .play(30, |world, second| match second {
+                2 => world.restart(0, 1, "Error"),
+                3.. => world.down(0, "CrashLoopBackOff"),
+                _ => {}
+            })
+            .unwrap(),
+    );
+    assert!(second < 15, "{second}");
+    assert_eq!((revert.evidence.signal, revert.evidence.message.as_str()), (Signal::Crash, "exit code 1"));
 }
