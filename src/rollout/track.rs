@@ -141,8 +141,11 @@ impl Track {
         let now = look.now.max(last);
         self.leave_out_unseen(container, was, served, look);
         let pardoned = more > 0 && std::mem::take(&mut self.pardoned);
-        let charge =
-            if more > 0 && !pardoned { charge(container, self.started, self.ran_for(now), status, now) } else { None };
+        let charge = if more > 0 && !pardoned {
+            charge(container, self.started, Some(self.ran_for(look)), status, now)
+        } else {
+            None
+        };
         let forgiven = more > 0 && charge.is_none();
         self.excused = (self.excused && more == 0) || forgiven;
         if let Some(charge) = charge {
@@ -172,8 +175,9 @@ impl Track {
         forgiven
     }
 
-    fn ran_for(&self, now: Timestamp) -> Option<Duration> {
-        self.began.map(|began| between(began, now))
+    /// How long its last run was at most: one that nobody saw lies between two looks.
+    fn ran_for(&self, look: Look<'_>) -> Duration {
+        between(self.began.unwrap_or(look.before), look.now)
     }
 
     /// What its being down follows from.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -21,6 +22,7 @@ use crate::{
 };
 
 mod examples;
+mod rollouts;
 
 use examples::{Example, Examples};
 
@@ -30,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("docs::messages_is_fresh", || kept("docs/messages.md", &messages(&explained()?, &examples::all()?)?)),
         trial("docs::config_is_fresh", || kept("docs/config.md", &configuration(&json(&["schema"])?)?)),
         trial("docs::transcripts_are_what_is_printed", transcripts),
+        trial("docs::transcripts_of_a_cluster_are_what_is_printed", rollouts::transcripts),
         trial("docs::links_lead_somewhere", links),
     ]
 }
@@ -208,7 +211,7 @@ fn transcripts() -> Result<()> {
                 fs::write(path, contents)?;
             }
             if language == "console" {
-                commands += run_block(block, folder.path()).with_context(|| named(&document))?;
+                commands += run_block(block, folder.path(), &[], str::to_owned).with_context(|| named(&document))?;
             }
         }
     }
@@ -217,7 +220,13 @@ fn transcripts() -> Result<()> {
     Ok(())
 }
 
-fn run_block(block: &str, folder: &Path) -> Result<usize> {
+/// `compared`: what of a text has to be alike.
+fn run_block(
+    block: &str,
+    folder: &Path,
+    environment: &[(&str, OsString)],
+    compared: impl Fn(&str) -> String,
+) -> Result<usize> {
     let mut commands = 0;
     for part in format!("\n{block}").split("\n$ ").skip(1) {
         let (command, printed) = part.split_once('\n').unwrap_or((part, ""));
@@ -225,9 +234,14 @@ fn run_block(block: &str, folder: &Path) -> Result<usize> {
         let opa = rego_tools()?.path("opa");
         let opa = opa.parent().context("no folder")?;
         let path = format!("{}:{}:{}", bin.display(), opa.display(), std::env::var("PATH").unwrap_or_default());
-        let run = Command::new("bash").args(["-c", command]).current_dir(folder).env("PATH", path).output()?;
+        let run = Command::new("bash")
+            .args(["-c", command])
+            .current_dir(folder)
+            .env("PATH", path)
+            .envs(environment.iter().cloned())
+            .output()?;
         let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-        let (want, got) = (settled(printed), settled(&said));
+        let (want, got) = (settled(&compared(printed)), settled(&compared(&said)));
         ensure!(want == got, "$ {command}\nthe document says:\n{want}\nprinted is:\n{got}");
         commands += 1;
     }

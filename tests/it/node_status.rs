@@ -108,8 +108,11 @@ fn not_ready() -> Result<()> {
 fn rebooted() -> Result<()> {
     let stage = baking("rebooted")?;
     let begun = Instant::now();
+    let pod = pod(&stage)?;
+    let now = format!("{:.0}", jiff::Timestamp::now());
     node(&stage, &json!({"nodeInfo": info("second")}))?;
-    stage.say("2", false, 1)?;
+    // It runs again, and loads.
+    says(&stage, &pod, 1, &json!({"running": {"startedAt": now}}), None)?;
     left_alone(&stage)?;
     stage.say("2", true, 1)?;
     settles(&stage, "node rebooted", begun)
@@ -119,22 +122,42 @@ fn rebooted() -> Result<()> {
 fn disrupted(name: &str, reason: &str) -> Result<()> {
     let stage = baking(name)?;
     let begun = Instant::now();
-    let pods = format!("/api/v1/namespaces/{}/pods", stage.name);
-    let found = stage.plane().get(&format!("{pods}?labelSelector=app.kubernetes.io/version=2"))?.unwrap_or_default();
-    let pod = found["items"][0]["metadata"]["name"].as_str().context("no pod")?;
-    let now = format!("{:.0}", jiff::Timestamp::now());
-    let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": now});
-    let ended = json!({"exitCode": 137, "reason": "Error", "startedAt": now, "finishedAt": now});
-    let status = json!({"conditions": [condition("PodScheduled", "True", ""), condition("Initialized", "True", ""),
-            condition("DisruptionTarget", "True", reason), condition("ContainersReady", "False", ""),
-            condition("Ready", "False", "")],
-        "containerStatuses": [{"name": "model", "image": "model", "imageID": "model", "ready": false, "started": false,
-            "restartCount": 5, "state": {"terminated": ended}, "lastState": {"terminated": ended}}]});
-    stage.plane().patch(&format!("{pods}/{pod}/status"), &json!({"status": status}))?;
+    let pod = pod(&stage)?;
+    says(&stage, &pod, 5, &json!({"terminated": killed()}), Some(reason))?;
     left_alone(&stage)?;
-    stage.plane().delete(&format!("{pods}/{pod}"))?;
+    stage.plane().delete(&format!("/api/v1/namespaces/{}/pods/{pod}", stage.name))?;
     stage.ready("2")?;
     settles(&stage, reason, begun)
+}
+
+/// The pod of version 2.
+fn pod(stage: &Stage) -> Result<String> {
+    let path = format!("/api/v1/namespaces/{}/pods?labelSelector=app.kubernetes.io/version=2", stage.name);
+    let found = stage.plane().get(&path)?.unwrap_or_default();
+    Ok(found["items"][0]["metadata"]["name"].as_str().context("no pod")?.to_owned())
+}
+
+fn killed() -> Value {
+    let now = format!("{:.0}", jiff::Timestamp::now());
+    json!({"exitCode": 137, "reason": "Error", "startedAt": now, "finishedAt": now})
+}
+
+/// A pod is unready, its container was killed so often and is in this state. `reason`: see [`disrupted`].
+fn says(stage: &Stage, pod: &str, restarts: u32, state: &Value, reason: Option<&str>) -> Result<()> {
+    let now = format!("{:.0}", jiff::Timestamp::now());
+    let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": now});
+    let mut conditions = vec![
+        condition("PodScheduled", "True", ""),
+        condition("Initialized", "True", ""),
+        condition("ContainersReady", "False", ""),
+        condition("Ready", "False", ""),
+    ];
+    conditions.extend(reason.map(|reason| condition("DisruptionTarget", "True", reason)));
+    let status = json!({"conditions": conditions,
+        "containerStatuses": [{"name": "model", "image": "model", "imageID": "model", "ready": false, "started": true,
+            "restartCount": restarts, "state": state, "lastState": {"terminated": killed()}}]});
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/status", stage.name);
+    stage.plane().patch(&path, &json!({"status": status})).map(drop)
 }
 
 /// What all the others would come to.

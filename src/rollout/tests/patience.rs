@@ -152,6 +152,27 @@ fn one_exit_at_boot_is_one_failure_however_patient_the_startup_probe() {
     }
 }
 
+#[test]
+fn one_that_was_killed_between_two_looks_was_not_ended_by_its_patient_startup_probe() {
+    let mut world = World::settled("1");
+    let mut patient = template("2");
+    patient.containers[0].startup = Some(Probe { period: Duration::from_secs(1), failure_threshold: 60 });
+    complete(&mut world, patient);
+    let happens = |world: &mut World, second| match second {
+        1 => {
+            world.restart(0, 1, "Error");
+            world.pods()[0].containers[0].started = false;
+        }
+        2 => world.down(0, "CrashLoopBackOff"),
+        5 => {
+            world.restart(0, 137, "Error");
+            world.down(0, "CrashLoopBackOff");
+        }
+        _ => {}
+    };
+    assert_eq!(world.play(5, happens), None, "3 for each restart, 3 in back-off");
+}
+
 /// Loads for two minutes, has no startup probe, and its database was not there at first.
 #[test]
 fn a_slow_loader_that_crashed_once_may_load_again() {
