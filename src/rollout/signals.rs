@@ -85,7 +85,7 @@ pub fn of_restart(container: &Container, started: bool, ran: Option<Duration>, e
         "Unknown" if exit.code == 255 => None,
         "OOMKilled" => Some(Signal::OutOfMemory),
         _ if killed && !started && container.startup.is_some_and(may_have_failed) => Some(Signal::Startup),
-        _ if killed && started && container.liveness.is_some() => Some(Signal::Liveness),
+        _ if killed && started && container.liveness.is_some_and(may_have_failed) => Some(Signal::Liveness),
         _ => Some(Signal::Crash),
     }
 }
@@ -115,6 +115,11 @@ mod tests {
             (&bare, false, exit(0, "Completed"), Some(Signal::Crash)),
         ] {
             assert_eq!(of_restart(container, started, None, exit.as_ref()), wanted, "{exit:?}");
+        }
+        // Three failures in a row take two periods.
+        for (ran, wanted) in [(0, Signal::Crash), (2, Signal::Liveness)] {
+            let ran = Some(Duration::from_secs(ran));
+            assert_eq!(of_restart(&probed, true, ran, exit(0, "Completed").as_ref()), Some(wanted), "{ran:?}");
         }
     }
 
