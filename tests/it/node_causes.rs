@@ -31,6 +31,7 @@ pub(crate) const PLAYS: &[(&str, Play)] = &[
     ("never_ready_with_a_startup_probe_is_reverted", || bad("never", &broken(), &Verdict::of(&["startup"]))),
     ("never_ready_without_a_startup_probe_is_reverted", never_without),
     ("a_hang_is_reverted", || bad("hang", &file("2", "hung", &[]), &Verdict::of(&["liveness", "readiness"]))),
+    ("one_that_answers_no_more_is_reverted", stopped),
     ("out_of_memory_is_reverted", || bad("memory", &file("2", "4.0.0", &[]), &Verdict::of(&["outOfMemory"]))),
     ("a_variable_of_a_missing_configmap_is_reverted", missing_variable),
     ("an_image_that_is_not_there_is_reverted", image_not_there),
@@ -89,8 +90,25 @@ fn slow_loader() -> Result<String> {
     good("slow", &file)
 }
 
+/// Its processes stand still: probes time out.
+fn stopped() -> Result<String> {
+    let mut ground = Ground::settled("stopped")?;
+    ground.apply(&file("2", "better", &[]))?;
+    ground.complete("2")?;
+    for pod in ground.pods("2")? {
+        signal_container(pod["metadata"]["name"].as_str().context("no name")?, Signal::STOP)?;
+    }
+    ground.reverted(&Verdict::of(&["liveness", "readiness"])).and_then(|told| ground.end(told))
+}
+
 fn flaps_within() -> Result<String> {
-    good("flaps-within", &file("2", "good", &["--fail-after=4s", "--fail-for=1s"]))
+    let mut ground = Ground::settled("flaps-within")?;
+    ground.apply(&file("2", "good", &["--fail-after=6s", "--fail-for=1s"]))?;
+    let failed = |record: &Value| record["current"]["spent"]["failures"].as_u64().is_some_and(|failures| failures > 0);
+    let spent = words(&ground.record_when("a failure", failed)?["current"]["spent"])?;
+    let told = ground.settles("2")?;
+    ground.left_alone()?;
+    ground.end(format!("{told}, with {spent}"))
 }
 
 fn flaps() -> Result<String> {
@@ -233,7 +251,7 @@ fn one_of_many() -> Result<String> {
     let last = Cell::new(Instant::now());
     ground.stays_for(60, || {
         if last.get().elapsed() > Duration::from_secs(1) {
-            kill_container(one)?;
+            signal_container(one, Signal::KILL)?;
             last.set(Instant::now());
         }
         ground.left_alone()
@@ -243,8 +261,8 @@ fn one_of_many() -> Result<String> {
     ground.end(told)
 }
 
-/// Kills what runs in a pod, if anything does: a container knows its pod as its host.
-fn kill_container(pod: &str) -> Result<()> {
+/// A signal to what runs in a pod, if anything does: a container knows its pod as its host.
+fn signal_container(pod: &str, signal: Signal) -> Result<()> {
     let host = format!("HOSTNAME={pod}");
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
@@ -253,7 +271,7 @@ fn kill_container(pod: &str) -> Result<()> {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|one| one == host.as_bytes()) {
             // It may have ended by itself.
-            let _gone = kill_process(pid, Signal::KILL);
+            let _gone = kill_process(pid, signal);
         }
     }
     Ok(())
