@@ -283,12 +283,6 @@ impl Ground {
         let record = self.record_when(reason, |record| record["current"]["stall"]["reason"] == reason)?;
         Ok(format!("{reason} after {:.1} s: {}", self.seconds(), words(&record["current"]["stall"]["evidence"])?))
     }
-
-    /// Gives the node back.
-    pub(crate) fn end(&self, told: String) -> Result<String> {
-        self.scene.admin.run(&["delete", "deploy", "--all", "--wait=false"])?.success()?;
-        Ok(told)
-    }
 }
 
 pub(crate) fn reverts(record: &Value) -> usize {

@@ -51,7 +51,7 @@ fn broken() -> Value {
 fn bad(name: &str, file: &Value, verdict: &Verdict) -> Result<String> {
     let mut ground = Ground::settled(name)?;
     ground.apply(file)?;
-    ground.reverted(verdict).and_then(|told| ground.end(told))
+    ground.reverted(verdict)
 }
 
 /// Version 1 has settled, this one follows and settles.
@@ -60,7 +60,7 @@ fn good(name: &str, file: &Value) -> Result<String> {
     ground.apply(file)?;
     let told = ground.settles("2")?;
     ground.left_alone()?;
-    ground.end(told)
+    Ok(told)
 }
 
 fn crash_after_minutes() -> Result<String> {
@@ -73,7 +73,7 @@ fn crash_after_minutes() -> Result<String> {
     ground.complete("2")?;
     let told = ground.reverted(&Verdict::of(&["crash"]))?;
     ensure!(ground.begun.elapsed() > Duration::from_secs(120), "too early: {told}");
-    ground.end(told)
+    Ok(told)
 }
 
 fn two_minutes() -> Result<String> {
@@ -98,7 +98,7 @@ fn stopped() -> Result<String> {
     for pod in ground.pods("2")? {
         signal_container(pod["metadata"]["name"].as_str().context("no name")?, Signal::STOP)?;
     }
-    ground.reverted(&Verdict::of(&["liveness", "readiness"])).and_then(|told| ground.end(told))
+    ground.reverted(&Verdict::of(&["liveness", "readiness"]))
 }
 
 fn flaps_within() -> Result<String> {
@@ -108,7 +108,7 @@ fn flaps_within() -> Result<String> {
     let spent = words(&ground.record_when("a failure", failed)?["current"]["spent"])?;
     let told = ground.settles("2")?;
     ground.left_alone()?;
-    ground.end(format!("{told}, with {spent}"))
+    Ok(format!("{told}, with {spent}"))
 }
 
 fn flaps() -> Result<String> {
@@ -136,7 +136,7 @@ fn missing_volume() -> Result<String> {
     set(&mut file, POD, "volumes", json!([{"name": "thresholds", "configMap": {"name": "thresholds"}}]));
     set(&mut file, CONTAINER, "volumeMounts", json!([{"name": "thresholds", "mountPath": "/thresholds"}]));
     ground.apply(&file)?;
-    ground.hindered("waiting").and_then(|told| ground.end(told))
+    ground.hindered("waiting")
 }
 
 fn registry_away() -> Result<String> {
@@ -144,7 +144,7 @@ fn registry_away() -> Result<String> {
     let mut file = soon_late(file("2", "good", &[]));
     set(&mut file, CONTAINER, "image", json!("registry.invalid/digits:2"));
     ground.apply(&file)?;
-    ground.hindered("waiting").and_then(|told| ground.end(told))
+    ground.hindered("waiting")
 }
 
 fn image_not_there() -> Result<String> {
@@ -224,7 +224,7 @@ fn with_strategy(mut file: Value, strategy: &Value) -> Value {
 fn under(name: &str, strategy: &Value) -> Result<String> {
     let mut ground = Ground::settled_with(name, &with_strategy(file("1", "good", &[]), strategy))?;
     ground.apply(&with_strategy(file("2", "crash", &[]), strategy))?;
-    ground.reverted(&Verdict::of(&["crash"])).and_then(|told| ground.end(told))
+    ground.reverted(&Verdict::of(&["crash"]))
 }
 
 fn recreate() -> Result<String> {
@@ -258,7 +258,7 @@ fn one_of_many() -> Result<String> {
     })?;
     let spent = ground.record_when("what it spends", |record| record["current"]["spent"]["failures"] != Value::Null)?;
     let told = format!("left alone for 60 s: {}", words(&spent["current"]["spent"])?);
-    ground.end(told)
+    Ok(told)
 }
 
 /// A signal to what runs in a pod, if anything does: a container knows its pod as its host.

@@ -34,7 +34,7 @@ fn paused() -> Result<String> {
     ground.begun = std::time::Instant::now();
     ground.scene.ana.run(&["rollout", "resume", "deploy/digits"])?.success()?;
     let told = ground.reverted(&CRASH)?;
-    ground.end(format!("{stalled}; resumed, {told}"))
+    Ok(format!("{stalled}; resumed, {told}"))
 }
 
 fn scaled() -> Result<String> {
@@ -42,8 +42,7 @@ fn scaled() -> Result<String> {
     ground.apply(&crash("2"))?;
     ground.has_pods("2")?;
     ground.scene.ana.run(&["scale", "deploy/digits", "--replicas=3"])?.success()?;
-    let told = ground.reverted(&Verdict { replicas: 3, ..CRASH })?;
-    ground.end(told)
+    ground.reverted(&Verdict { replicas: 3, ..CRASH })
 }
 
 fn zero() -> Result<String> {
@@ -59,7 +58,7 @@ fn zero() -> Result<String> {
     ground.scene.ana.run(&["scale", "deploy/digits", "--replicas=2"])?.success()?;
     let told = ground.settles("2")?;
     ground.left_alone()?;
-    ground.end(format!("{told}, 15 s of them at 0 replicas"))
+    Ok(format!("{told}, 15 s of them at 0 replicas"))
 }
 
 fn good_after_bad() -> Result<String> {
@@ -68,15 +67,14 @@ fn good_after_bad() -> Result<String> {
     ground.apply(&file("3", "better", &[]))?;
     let told = ground.settles("3")?;
     ground.left_alone()?;
-    ground.end(told)
+    Ok(told)
 }
 
 fn bad_after_good() -> Result<String> {
     let mut ground = Ground::settled("bad-after-good")?;
     ground.apply(&file("2", "better", &[]))?;
     ground.apply(&crash("3"))?;
-    let told = ground.reverted(&CRASH)?;
-    ground.end(told)
+    ground.reverted(&CRASH)
 }
 
 fn undone() -> Result<String> {
@@ -91,7 +89,7 @@ fn undone() -> Result<String> {
     // So it may come back.
     ground.apply(&crash("2"))?;
     let reverted = ground.reverted(&CRASH)?;
-    ground.end(format!("{told}; applied again, {reverted}"))
+    Ok(format!("{told}; applied again, {reverted}"))
 }
 
 /// Its container crashes so long after its start as a ConfigMap says; 0 is never.
@@ -128,7 +126,7 @@ fn good_fails_too() -> Result<String> {
         Ok(())
     })?;
     runs(&ground, "good")?;
-    ground.end(format!("one revert, then {told}"))
+    Ok(format!("one revert, then {told}"))
 }
 
 fn same_template() -> Result<String> {
@@ -141,7 +139,7 @@ fn same_template() -> Result<String> {
     ground.scene.ana.run(&["rollout", "restart", "deploy/digits"])?.success()?;
     let told = ground.stalls("SameTemplate")?;
     ground.left_alone()?;
-    ground.end(told)
+    Ok(told)
 }
 
 fn canary_and_stable() -> Result<String> {
@@ -163,5 +161,5 @@ fn canary_and_stable() -> Result<String> {
     let record = ground.record_of("digits-canary")?;
     ensure!(reverts(&record) == 1 && record["reverts"][0].get("target").is_none(), "{record}");
     let withdrawn = ground.seconds();
-    ground.end(format!("canary withdrawn after {withdrawn:.1} s; stable {told}"))
+    Ok(format!("canary withdrawn after {withdrawn:.1} s; stable {told}"))
 }

@@ -22,7 +22,7 @@ fn unschedulable() -> Result<String> {
     ground.scene.plane.admin().run(&["label", "node", node, "example.com/gpu=there"])?.success()?;
     let settled = ground.settles("2")?;
     ground.left_alone()?;
-    ground.end(format!("{told}; with such a node {settled}"))
+    Ok(format!("{told}; with such a node {settled}"))
 }
 
 fn quota() -> Result<String> {
@@ -34,7 +34,7 @@ fn quota() -> Result<String> {
     ground.scene.admin.run(&["delete", "resourcequota", "pods"])?.success()?;
     let settled = ground.settles("2")?;
     ground.left_alone()?;
-    ground.end(format!("{told}; without it {settled}"))
+    Ok(format!("{told}; without it {settled}"))
 }
 
 /// Both pods of the new version, three times over.
@@ -58,5 +58,5 @@ fn evicted() -> Result<String> {
     ensure!(spent == 0, "{spent} charged\n{}", ground.scene.story());
     ground.scene.admin.run(&["label", "namespace", &ground.scene.namespace, "bake-"])?.success()?;
     let settled = ground.settles("2")?;
-    ground.end(format!("6 evictions, 0 charged; {settled}"))
+    Ok(format!("6 evictions, 0 charged; {settled}"))
 }

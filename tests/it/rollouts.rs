@@ -136,6 +136,16 @@ impl Scene {
     }
 }
 
+/// Gives the node back: its pods would take time from the others' probes.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let deleted = self.admin.run(&["delete", "deploy", "--all", "--wait=false"]);
+        if let Err(error) = deleted.and_then(Answer::success) {
+            eprintln!("{}: {error:#}", self.namespace);
+        }
+    }
+}
+
 /// A model server of a version; `changes` are laid over it by JSON pointer.
 pub(crate) fn model(version: &str, changes: &[(&str, Value)]) -> Value {
     let probe = |path: &str, threshold: u32| json!({"httpGet": {"path": path, "port": 8000}, "periodSeconds": 1, "failureThreshold": threshold});
