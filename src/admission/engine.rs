@@ -97,12 +97,13 @@ impl Engine {
     }
 
     /// The lines of each file on which something was evaluated while `rules` were asked, each within `limit`.
-    pub(super) fn touched(&self, rules: &[String], limit: Duration) -> BTreeMap<String, BTreeSet<u32>> {
+    pub(super) fn touched(&self, rules: &[String], limit: Duration, watch: &Watch) -> BTreeMap<String, BTreeSet<u32>> {
         let mut regorus = self.regorus.clone();
         regorus.set_enable_coverage(true);
         regorus.set_gather_prints(true);
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for rule in rules {
+            watch.test(rule);
             // One that breaks has touched what it reached.
             let _ = eval(&mut regorus, rule, limit);
         }

@@ -92,7 +92,7 @@ impl Watch {
     }
 
     /// The test with this name is about to be run.
-    pub(super) fn test(&self, name: &str) {
+    pub fn test(&self, name: &str) {
         self.lock().begin(name);
     }
 

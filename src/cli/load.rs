@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 1 << 20;
 const MAX_ENTRIES: usize = 10_000;
 
 /// One question is not answered for longer than this: four times what a test may take.
-const STUCK: Duration = Duration::from_secs(20);
+pub(super) const STUCK: Duration = Duration::from_secs(20);
 
 /// Why there is no policy set, or no configuration.
 #[derive(Debug, thiserror::Error)]

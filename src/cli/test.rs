@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(150);
 /// the ResourceQuotas, LimitRanges and NetworkPolicies of the file. Cases do not belong below the policies: `opa test` would load them as data.
 ///
 /// A line is covered when every rule and statement on it was reached by a unit test.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_long_help = help::TEST)]
 pub(super) struct Test {
     /// Policy folders; each is a set of its own [default: policies]

@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("workbench::a_part_can_be_run", a_part_can_be_run),
         trial("workbench::what_does_not_load_has_a_place", what_does_not_load_has_a_place),
         trial("workbench::an_endless_test_is_named_and_the_rest_runs", an_endless_test_is_named_and_the_rest_runs),
+        trial("workbench::a_test_that_nothing_stops_is_given_up", a_test_that_nothing_stops_is_given_up),
         trial("workbench::junit_is_what_ci_reads", junit_is_what_ci_reads),
         trial("workbench::watching_runs_again_at_each_save", watching_runs_again_at_each_save),
         trial("workbench::what_new_makes_works", what_new_makes_works),
@@ -353,6 +354,21 @@ test_last if true
     run.says(1, &["FAIL data.surefoot.owner_test.test_endless", "did not end within 1000 ms", "1 of 6 failed"])?;
     surefoot(folder.path(), &["test", "--timeout", "soon"])?.says(2, &["5s or 1m"])?;
     Ok(())
+}
+
+/// The engine's own clock does not see a comparison of two values that look small and are endless.
+fn a_test_that_nothing_stops_is_given_up() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    let doubled = |name: &str| -> String {
+        let step = |i: usize| format!("{name}{i} := [{name}{0}, {name}{0}]\n", i - 1);
+        format!("{name}0 := [1]\n{}", (1..=33).map(step).collect::<String>())
+    };
+    let endless = format!("\n{}{}test_stuck if d33 == e33\n", doubled("d"), doubled("e"));
+    write(folder.path(), "policies/owner/policy_test.rego", format!("{TEST}{endless}"))?;
+    let begun = Instant::now();
+    let run = surefoot(folder.path(), &["test", "--timeout", "1s"])?;
+    ensure!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    run.says(2, &["policies: test data.surefoot.owner_test.test_stuck does not end, and nothing stops it"])
 }
 
 fn what_new_makes_works() -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use std::{
 use regorus::unstable::{self as ast, Expr, Literal, Query, Ref, RuleHead, Span};
 
 use super::{Test, Tests, extent};
-use crate::admission::Source;
+use crate::admission::{Source, Watch};
 
 /// Lines of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,12 @@ pub struct Coverage {
 
 impl Tests {
     /// What `tests` reach together of each file that is not itself a file of tests; each may take `limit`.
-    pub fn coverage<'a>(&self, tests: impl Iterator<Item = &'a Test>, limit: Duration) -> BTreeMap<String, Coverage> {
+    pub fn coverage<'a>(
+        &self,
+        tests: impl Iterator<Item = &'a Test>,
+        limit: Duration,
+        watch: &Watch,
+    ) -> BTreeMap<String, Coverage> {
         let spread: Vec<Spread> = self.modules.iter().map(|module| Spread::new(module)).collect();
         let is_test = |file: &str| file.ends_with("_test.rego") || self.tests.iter().any(|test| test.file == file);
         let mut sources = self.sources.clone();
@@ -39,7 +44,7 @@ impl Tests {
             Ok(mut engine) => {
                 // What is wrong with it was said of the author's own text.
                 let _ = rules.first().map(|rule| engine.prepare(rule));
-                engine.touched(&rules, limit)
+                engine.touched(&rules, limit, watch)
             }
             Err(_) => BTreeMap::new(),
         };

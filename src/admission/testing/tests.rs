@@ -124,7 +124,7 @@ fn an_endless_test_is_named_and_the_others_run() {
 /// `lines` and `missed` of `p.rego` under the tests in `test`.
 fn covered(policy: &str, test: &str) -> (String, String) {
     let tests = tests(&[("p.rego", policy), ("p_test.rego", &format!("package p_test\nimport data.p\n{test}\n"))]);
-    let coverage = tests.coverage(tests.iter(), LIMIT);
+    let coverage = tests.coverage(tests.iter(), LIMIT, &Watch::default());
     assert_eq!(coverage.keys().collect::<Vec<_>>(), ["p.rego"]);
     let numbers =
         |lines: &std::collections::BTreeSet<u32>| lines.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -193,7 +193,7 @@ fn a_line_is_missed_when_something_on_it_was_not_reached() {
 fn the_shipped_policies_can_be_spread_out() {
     let sources = crate::admission::PolicySet::built_in_sources();
     let tests = Tests::load(&sources).unwrap();
-    let coverage = tests.coverage(tests.iter(), LIMIT);
+    let coverage = tests.coverage(tests.iter(), LIMIT, &Watch::default());
     for source in sources.iter().filter(|source| !source.path.ends_with("_test.rego")) {
         let Coverage { lines, missed } = &coverage[&source.path];
         assert!(lines.len() > 10 && missed.len() < lines.len(), "{}: {missed:?} of {lines:?}", source.path);

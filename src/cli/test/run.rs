@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     admission::{
-        TestOutcome, Tests,
+        TestOutcome, Tests, Watch,
         testing::{self, Coverage},
     },
     cli::{
-        Outcome,
+        Outcome, given_up,
         judge::{Aside, Judge},
         load::{self, Unusable},
     },
@@ -126,9 +126,20 @@ fn percent((lines, missed): (usize, usize)) -> Option<f64> {
 }
 
 impl Set {
+    /// It ends, whatever is in the folder.
     pub(super) fn run(args: &Test, dir: &Path) -> Self {
+        // A test is asked, and then why it failed and what it tried, each within the time that it may take.
+        let limit = load::STUCK + args.timeout.saturating_mul(3);
+        let (args, set) = (args.clone(), dir.to_owned());
+        given_up::unless_stuck(limit, move |watch| Self::filled(&args, &set, watch)).unwrap_or_else(|error| Self {
+            problems: vec![format!("{}: {error:#}; the set was not tested", dir.display())],
+            ..Self::default()
+        })
+    }
+
+    fn filled(args: &Test, dir: &Path, watch: &Watch) -> Self {
         let mut set = Self::default();
-        match set.fill(args, dir) {
+        match set.fill(args, dir, watch) {
             Ok(()) => {}
             Err(Unusable::Unread(error)) => set.problems.push(format!("{error:#}")),
             Err(Unusable::Wrong(errors)) => set.problems.extend(errors.0.iter().map(ToString::to_string)),
@@ -136,7 +147,7 @@ impl Set {
         set
     }
 
-    fn fill(&mut self, args: &Test, dir: &Path) -> Result<(), Unusable> {
+    fn fill(&mut self, args: &Test, dir: &Path, watch: &Watch) -> Result<(), Unusable> {
         let config = load::config(args.config.as_deref())?;
         let policies = load::policies(Some(dir), &config)?;
         let sources = load::read(dir)?;
@@ -148,7 +159,7 @@ impl Set {
         for policy in sources.iter().filter(|source| !source.path.ends_with("_test.rego")) {
             self.rows.entry(group(&policy.path)).or_default();
         }
-        self.unit_tests(args, dir, &tests);
+        self.unit_tests(args, dir, &tests, watch);
         let judge = Judge {
             set: policies,
             policies: Some(dir.to_owned()),
@@ -161,8 +172,8 @@ impl Set {
         let ended: Vec<&testing::Test> = ended.collect();
         let coverage = thread::scope(|scope| {
             // Beside the cases, which take as long.
-            let coverage = scope.spawn(|| tests.coverage(ended.into_iter(), args.timeout));
-            self.run_cases(args, &judge, cases.files);
+            let coverage = scope.spawn(|| tests.coverage(ended.into_iter(), args.timeout, watch));
+            self.run_cases(args, &judge, cases.files, watch);
             coverage.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
         });
         for (file, coverage) in coverage.into_iter().filter(|_| args.run.is_none()) {
@@ -180,8 +191,9 @@ impl Set {
         Ok(())
     }
 
-    fn unit_tests(&mut self, args: &Test, dir: &Path, tests: &Tests) {
+    fn unit_tests(&mut self, args: &Test, dir: &Path, tests: &Tests, watch: &Watch) {
         for test in tests.iter().filter(|test| args.wants(&test.name)) {
+            watch.test(&test.name);
             let mut outcome = tests.run(test, args.timeout);
             let row = self.rows.entry(group(&outcome.file)).or_default();
             row.tests += 1;
@@ -199,13 +211,14 @@ impl Set {
         self.tests.iter().any(|outcome| outcome.name == name && outcome.took < limit)
     }
 
-    fn run_cases(&mut self, args: &Test, judge: &Judge, cases: Vec<(String, PathBuf)>) {
+    fn run_cases(&mut self, args: &Test, judge: &Judge, cases: Vec<(String, PathBuf)>, watch: &Watch) {
         for (policy, file) in cases {
             // Cases of policies that there are not are told in a note.
             let Some(known) = judge.set.policies().iter().find(|it| it.name == policy) else { continue };
             if !args.wants(&file.display().to_string()) {
                 continue;
             }
+            watch.test(&file.display().to_string());
             let case = cases::run(judge, known, &file);
             let row = self.rows.entry(group(&known.file)).or_default();
             row.cases += 1;
