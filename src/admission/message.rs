@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Failure, Finding, Level, Request, Verdict,
@@ -93,18 +93,6 @@ pub fn failure_line(failure: &Failure) -> String {
 /// Any sentence as a warning.
 pub fn note(text: &str) -> String {
     clean(text, LINE)
-}
-
-/// `14 minutes ago`, in the greatest unit that fits.
-pub fn ago(since: SignedDuration) -> String {
-    let seconds = since.as_secs().max(0);
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..172_800 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
 fn headline(names: &[String]) -> String {
@@ -312,15 +300,15 @@ mod tests {
             block(&request, &verdict, now()),
             r#"1 problem (quarantine); nothing was changed
 
-  quarantine             this pod template was reverted 14 minutes ago
+  quarantine             this pod template was reverted at 2026-11-22T15:02:00Z
     why  version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503
     now  version 2.3.1 is running, 4 of 4 pods ready
     fix  change the pod template (a new image is enough), or take the risk for two hours, say why, and apply again:
-         kubectl annotate deploy churn -n shop surefoot.dev/override="2026-11-22T17:16Z WHY" --overwrite"#
+         kubectl annotate deploy churn -n shop surefoot.dev/override="2026-11-22T18:00Z WHY" --overwrite"#
         );
         assert_eq!(
             line(&verdict.findings[0]),
-            "[quarantine] this pod template was reverted 14 minutes ago: version 2.4.0 failed 12 of 30 probes in 41 s, \
+            "[quarantine] this pod template was reverted at 2026-11-22T15:02:00Z: version 2.4.0 failed 12 of 30 probes in 41 s, \
              the budget is 10: readiness of container \"model\", HTTP 503"
         );
     }
@@ -372,11 +360,11 @@ mod tests {
     why  divide by zero
     at   resources/policy.rego:12:3
     fix  tell who looks after the policies; if it cannot wait:
-         metadata: {annotations: {surefoot.dev/override: \"2026-11-22T17:16Z WHY\"}}"
+         metadata: {annotations: {surefoot.dev/override: \"2026-11-22T18:00Z WHY\"}}"
         );
         let scaled = block(&scale(), &verdict, now());
         let way_out =
-            "kubectl annotate deploy churn -n shop surefoot.dev/override=\"2026-11-22T17:16Z WHY\" --overwrite";
+            "kubectl annotate deploy churn -n shop surefoot.dev/override=\"2026-11-22T18:00Z WHY\" --overwrite";
         assert!(scaled.ends_with(way_out), "{scaled}");
         assert_eq!(
             failure_line(&failure),
@@ -393,23 +381,6 @@ mod tests {
         );
         assert!(text.ends_with("\n  and 5 more: surefoot check FILE"), "{text}");
         assert!(text.contains("  p19/c  ") && !text.contains("  p20/c  "));
-    }
-
-    #[test]
-    fn how_long_ago() {
-        let rows = [
-            (-5, "0 seconds ago"),
-            (1, "1 second ago"),
-            (59, "59 seconds ago"),
-            (60, "1 minute ago"),
-            (3599, "59 minutes ago"),
-            (3600, "1 hour ago"),
-            (172_799, "47 hours ago"),
-            (172_800, "2 days ago"),
-        ];
-        for (seconds, text) in rows {
-            assert_eq!(ago(SignedDuration::from_secs(seconds)), text);
-        }
     }
 
     proptest! {

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 use super::{
     Facts, Finding, History, Level, Request,
     facts::Quarantined,
-    message::ago,
     wire::{Operation, Via, tree},
 };
 use crate::template::{Digest, Json, json, keys};
@@ -45,17 +44,19 @@ fn describe(request: &Request, history: &History, entry: &Quarantined, now: Time
         code: String::new(),
         level: most,
         path: "/spec/template".to_owned(),
-        message: format!("this pod template was reverted {}", ago(now.duration_since(entry.at))),
+        // No age: what keeps applying it would find another message each time, and tell of each.
+        message: format!("this pod template was reverted at {:.0}", entry.at),
         fix,
         details,
     }
 }
 
 /// The line that sets an override for two hours: a command, or, for a Deployment that is not there yet, one for its file.
+/// It ends with an hour, so that it is the same line for as long.
 pub(super) fn override_line(request: &Request, now: Timestamp) -> String {
     let until = now
         .checked_add(SignedDuration::from_hours(2))
-        .and_then(|until| until.round(Unit::Minute))
+        .and_then(|until| until.round(TimestampRound::new().smallest(Unit::Hour).mode(RoundMode::Ceil)))
         .unwrap_or(now)
         .strftime("%Y-%m-%dT%H:%MZ");
     let Request { namespace, name, .. } = request;
