@@ -1,5 +1,7 @@
 //! Logging set-up, and metrics as a struct that is passed in.
 
+mod controller;
+
 use std::io::IsTerminal;
 
 use prometheus_client::{
@@ -8,6 +10,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use tracing_subscriber::EnvFilter;
+
+pub use self::controller::{ControllerMetrics, DecisionLabels, ReasonLabels, RevertLabels, WriteLabels};
 
 /// Sets up logging to standard error for the long-running commands: text on a terminal, JSON lines elsewhere.
 /// `RUST_LOG` selects; the default is `info`.
@@ -23,7 +27,7 @@ pub fn init() {
     }
 }
 
-/// The content type of [`WebhookMetrics::render`].
+/// The content type of what [`WebhookMetrics::render`] and [`ControllerMetrics::render`] give.
 pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Bucket bounds in seconds: a review takes some hundred microseconds, the API server waits for 3 seconds at most.

@@ -1,16 +1,24 @@
 //! `surefoot controller`.
 
-use std::{convert::Infallible, path::PathBuf};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
 
 use clap::Args;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 use tracing::{error, info};
 
 use super::{ClusterArgs, Outcome, follow::Follow, load};
-use crate::{cluster, config::Rollouts, controller, telemetry};
+use crate::{
+    cluster,
+    config::Rollouts,
+    controller,
+    telemetry::{self, ControllerMetrics},
+};
 
 /// Watch the rollouts of guarded namespaces, and put the last good pod template back when one spends its budget of probe
 /// failures.
@@ -22,6 +30,9 @@ pub(super) struct Controller {
     /// Configuration: budget and bake time of rollouts; read again when it changes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Address and port for /metrics, /healthz and /readyz, e.g. 0.0.0.0:8080; without it no port is opened
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -29,7 +40,7 @@ pub(super) struct Controller {
 impl Controller {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         telemetry::init();
-        let Self { config: file, cluster: ClusterArgs { kubeconfig, context } } = self;
+        let Self { config: file, listen, cluster: ClusterArgs { kubeconfig, context } } = self;
         let follow = Follow::new(file.clone(), None);
         let config = load::config(file.as_deref())?;
         let (sender, rollouts) = watch::channel(config.rollouts);
@@ -37,6 +48,8 @@ impl Controller {
         runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
+            let metrics = Arc::new(ControllerMetrics::default());
+            let serving = serve(listen, Arc::clone(&metrics)).await?;
             let client = cluster::connect(kubeconfig.as_deref(), context.as_deref()).await?;
             let shutdown = async {
                 tokio::select! {
@@ -45,12 +58,34 @@ impl Controller {
                 }
             };
             tokio::select! {
-                ended = controller::run(client, rollouts, shutdown) => ended?,
+                ended = controller::run(client, rollouts, metrics, shutdown) => ended?,
+                ended = serving => ended?,
                 never = follow_config(follow, file, &sender) => match never {},
             }
             Ok(Outcome::Fine)
         })
     }
+}
+
+/// Binds the port, if one is wanted; what it gives answers there, and never ends but with an error.
+async fn serve(
+    listen: Option<SocketAddr>,
+    metrics: Arc<ControllerMetrics>,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
+    let listener = match listen {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            info!("metrics on http://{}", listener.local_addr()?);
+            Some(listener)
+        }
+        None => None,
+    };
+    Ok(async {
+        match listener {
+            Some(listener) => Ok(controller::server::serve(listener, metrics).await?),
+            None => std::future::pending().await,
+        }
+    })
 }
 
 /// Budget and bake as the file says by now; one that is wrong changes nothing.

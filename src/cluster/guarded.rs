@@ -44,6 +44,7 @@ use kube::{
     core::{ClusterResourceScope, NamespaceResourceScope, ObjectMeta},
     runtime::watcher::Event,
 };
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -146,6 +147,7 @@ pub struct Guarded {
     fixed: Vec<(String, Box<dyn Watched>)>,
     only_fixed: bool,
     synced: watch::Sender<bool>,
+    restarts: Counter,
 }
 
 /// [`Guarded::run`] ended, which it does only when a watch does: the process cannot go on.
@@ -165,7 +167,13 @@ impl Guarded {
             fixed: Vec::new(),
             only_fixed: false,
             synced: watch::Sender::new(false),
+            restarts: Counter::default(),
         }
+    }
+
+    /// Counts in `restarts` how often a watch breaks and is begun again.
+    pub fn count_restarts(&mut self, restarts: Counter) {
+        self.restarts = restarts;
     }
 
     /// Watches nothing but what [`Guarded::watch_in`] names, so that it takes no right to see namespaces.
@@ -244,7 +252,7 @@ impl Guarded {
 
     /// Watches until it is dropped.
     pub async fn run(self) -> Result<Infallible, Ended> {
-        let shared = Shared::default();
+        let shared = Shared { restarts: self.restarts.clone(), ..Shared::default() };
         let mut events = Stream::new(Api::<WireNamespace>::all(self.client.clone()), Some(keys::GUARD), None, &shared);
         let mut run = Running { guarded: self, shared, watches: FuturesUnordered::new(), handles: HashMap::new() };
         run.guarded.namespaces.0.begin(Namespaces::ALL);

@@ -11,6 +11,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use prometheus_client::metrics::counter::Counter;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, time::Instant};
 use tracing::debug;
@@ -30,9 +31,11 @@ const PAGE: u32 = 100;
 /// What all watches use.
 #[derive(Clone, Default)]
 pub(super) struct Shared {
-    troubles: Troubles,
+    pub(super) troubles: Troubles,
     /// Woken when a watch has completed a list.
     pub(super) listed: Arc<Notify>,
+    /// How often a watch broke and was begun again.
+    pub(super) restarts: Counter,
 }
 
 /// The events of one watch; its errors are logged here, and it tries again.
@@ -41,6 +44,7 @@ pub(super) struct Stream<K> {
     attempt: Attempt,
     trouble: Trouble,
     quiet: Instant,
+    restarts: Counter,
 }
 
 impl<K> Stream<K>
@@ -60,6 +64,7 @@ where
             attempt,
             trouble: shared.troubles.of_one_watch(),
             quiet: Instant::now(),
+            restarts: shared.restarts.clone(),
         }
     }
 
@@ -91,6 +96,7 @@ where
 
     fn meet(&mut self, error: &watcher::Error) {
         self.quiet = Instant::now() + QUIET;
+        self.restarts.inc();
         match error {
             // Every watch meets it when the server has forgotten where it was; a new list follows.
             watcher::Error::WatchError(status) if status.code == 410 => debug!("{}: listing again", self.attempt),

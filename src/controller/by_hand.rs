@@ -1,7 +1,7 @@
 //! A revert that a person asks for: the decision, the steps and the guards of the controller, with the rights of the
 //! caller. Should the controller come in between, either of the two finishes what the other began.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::Client;
@@ -60,7 +60,7 @@ pub struct Hand {
 impl Hand {
     /// For the Deployment `name` in `namespace`; the records are in surefoot's own namespace.
     pub fn new(client: Client, own_namespace: &str, namespace: &str, name: &str, asked: ByHand) -> Self {
-        let writer = Writer::new(client, own_namespace, None);
+        let writer = Writer::new(client, own_namespace, None, Arc::default());
         Self { writer, namespace: namespace.to_owned(), name: name.to_owned(), asked }
     }
 

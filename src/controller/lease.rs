@@ -11,7 +11,7 @@
 //! eyes. The five seconds between ceasing and being replaced are for a write that is on its way: a write may take no
 //! longer ([`WRITE_LIMIT`]). Every write to the lease names the revision it was made from, so of two that try one fails.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -31,8 +31,9 @@ use tracing::{info, warn};
 use super::{
     Write,
     failpoint::{Edge, reach},
+    writes::count,
 };
-use crate::{cluster::Attempt, template::keys};
+use crate::{cluster::Attempt, telemetry::ControllerMetrics, template::keys};
 
 /// After this long without a change another candidate may take the lease.
 const DURATION: Duration = Duration::from_secs(15);
@@ -95,6 +96,7 @@ pub struct Candidate {
     seen: Option<(String, Instant)>,
     /// The last error or the last holder that was told.
     told: Option<String>,
+    metrics: Arc<ControllerMetrics>,
 }
 
 /// A name that no other process has: pod or host, process, time.
@@ -106,7 +108,13 @@ pub fn identity() -> String {
 
 impl Candidate {
     /// For the lease `name` in surefoot's own namespace; see [`identity`].
-    pub fn new(client: Client, own_namespace: &str, name: &str, identity: String) -> Self {
+    pub fn new(
+        client: Client,
+        own_namespace: &str,
+        name: &str,
+        identity: String,
+        metrics: Arc<ControllerMetrics>,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, own_namespace),
             namespace: own_namespace.to_owned(),
@@ -116,6 +124,7 @@ impl Candidate {
             held: None,
             seen: None,
             told: None,
+            metrics,
         }
     }
 
@@ -174,6 +183,7 @@ impl Candidate {
 
     fn lead(&mut self, until: Instant) {
         if self.until.send_replace(Some(until)).is_none() {
+            self.metrics.leader.set(1);
             info!(identity = self.identity, lease = self.name, "leading");
         }
         self.told = None;
@@ -181,6 +191,7 @@ impl Candidate {
 
     fn cease(&self) {
         if self.until.send_replace(None).is_some() {
+            self.metrics.leader.set(0);
             warn!(identity = self.identity, lease = self.name, "not leading any more");
         }
     }
@@ -228,6 +239,7 @@ impl Candidate {
             None => self.api.create(&params, lease).await,
         };
         reach(Edge::After, what);
+        count(&self.metrics, what, if written.is_ok() { "made" } else { "failed" });
         written
     }
 
@@ -367,7 +379,8 @@ mod tests {
     }
 
     fn start(server: &Arc<Mutex<Server>>, identity: &str) -> Running {
-        let candidate = Candidate::new(Server::client(server), "own", "surefoot-controller", identity.to_owned());
+        let candidate =
+            Candidate::new(Server::client(server), "own", "surefoot-controller", identity.to_owned(), Arc::default());
         let leadership = candidate.leadership();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(candidate.run(async {
@@ -462,7 +475,8 @@ mod tests {
                 [(json!(15), 15), (json!(2), 2), (json!(3600), 3600), (json!(0), 0), (json!(-7), 15), (json!(null), 15)]
             {
                 let client = Server::client(&Arc::default());
-                let mut candidate = Candidate::new(client, "own", "surefoot-controller", "us".to_owned());
+                let mut candidate =
+                    Candidate::new(client, "own", "surefoot-controller", "us".to_owned(), Arc::default());
                 let lease = |revision: &str| -> Lease {
                     serde_json::from_value(
                         json!({"metadata": {"resourceVersion": revision}, "spec": {"holderIdentity": "them",
@@ -488,7 +502,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_of_nobody_and_our_own_are_taken_at_once() {
-        let mut candidate = Candidate::new(Server::client(&Arc::default()), "own", "lease", "us".to_owned());
+        let mut candidate =
+            Candidate::new(Server::client(&Arc::default()), "own", "lease", "us".to_owned(), Arc::default());
         for holder in [json!(null), json!(""), json!("us")] {
             let lease = json!({"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": holder,
                 "leaseDurationSeconds": 15, "renewTime": "2199-01-01T00:00:00.000000Z"}});

@@ -13,6 +13,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
+    sync::Arc,
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -30,6 +31,7 @@ use self::{
 use crate::{
     cluster::{self, Guarded, guarded::Ended},
     config::Rollouts,
+    telemetry::ControllerMetrics,
     template::keys,
 };
 
@@ -41,6 +43,7 @@ mod objects;
 mod ownership;
 mod reconcile;
 mod revert;
+pub mod server;
 pub mod sight;
 mod watches;
 mod writes;
@@ -48,17 +51,20 @@ mod writes;
 pub use writes::Write;
 
 /// Runs until `shutdown` resolves: then ends the write that is under way, and gives the lease back. Each decision takes
-/// `rollouts` as they are then; when they change, every Deployment is looked at again.
+/// `rollouts` as they are then; when they change, every Deployment is looked at again. What is done is counted in `metrics`.
 pub async fn run(
     client: Client,
     rollouts: watch::Receiver<Rollouts>,
+    metrics: Arc<ControllerMetrics>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Ended> {
     let own_namespace = cluster::own_namespace();
-    let candidate = Candidate::new(client.clone(), &own_namespace, keys::LEASE, lease::identity());
+    let candidate =
+        Candidate::new(client.clone(), &own_namespace, keys::LEASE, lease::identity(), Arc::clone(&metrics));
     let leadership = candidate.leadership();
-    let writer = Writer::new(client, &own_namespace, Some(leadership.clone()));
+    let writer = Writer::new(client, &own_namespace, Some(leadership.clone()), Arc::clone(&metrics));
     let mut guarded = Guarded::new(writer.reads().clone(), &own_namespace);
+    guarded.count_restarts(metrics.watch_restarts.clone());
     let queue = Queue::default();
     let watches = Watches::begin(&mut guarded, &own_namespace, &queue);
     let synced = guarded.synced();
@@ -72,7 +78,10 @@ pub async fn run(
         tokio::pin!(shutdown);
         tokio::select! {
             () = &mut shutdown => {}
-            _ = synced.wait_for(|synced| *synced) => work(&reconciler, &queue, leadership, &mut shutdown).await,
+            _ = synced.wait_for(|synced| *synced) => {
+                metrics.ready.set(1);
+                work(&reconciler, &queue, leadership, &mut shutdown).await;
+            }
         }
         let _ = drained.send(());
     };

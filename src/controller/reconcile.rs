@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -21,6 +22,7 @@ use crate::{
         Because, Decision, History, Rest, Settings, Snapshot, Watch, decide,
         record::{Evidence, Revert, StallReason},
     },
+    telemetry::{ControllerMetrics, DecisionLabels, ReasonLabels},
     template::{
         Digest, keys,
         overriding::{self, Void},
@@ -60,6 +62,34 @@ pub(super) struct State {
     /// Answers in a row that may be another one later, and the last of them.
     failures: u32,
     trouble: String,
+    /// It is counted among the rollouts with this decision.
+    counted: Option<Counted>,
+}
+
+/// One among the rollouts of a decision, for as long as it is kept.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(metrics: &ControllerMetrics, decision: &Decision) -> Self {
+        let decision = match decision {
+            Decision::Rest(_) => "rest",
+            Decision::Watch(_) => "watch",
+            Decision::Settle(_) => "settle",
+            Decision::Revert(_) => "revert",
+            Decision::Finish(_) => "finish",
+            Decision::Stall { .. } => "stall",
+            Decision::Observe { .. } => "observe",
+        };
+        let gauge = metrics.rollouts.get_or_create_owned(&DecisionLabels { decision });
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// When to look again.
@@ -89,6 +119,7 @@ impl Reconciler {
                 return Again::At(now + state.later(key, &error));
             }
             let decision = state.decide(&snapshot, &settings, now);
+            state.counted = Some(Counted::new(self.writer.metrics(), &decision));
             if let Some(at) = state.held_back(&decision, &snapshot, now) {
                 return Again::At(at);
             }
@@ -180,10 +211,15 @@ impl Reconciler {
             },
             Decision::Finish(revert) => act.finish(revert).await.map(|()| None),
             Decision::Stall { reason, evidence } => {
+                self.count_stall(&act, decision, *reason);
                 act.tell_and_record(decision, stalled(snapshot, *reason, evidence)).await?;
                 Ok(Some(Again::At(Timestamp::now() + STALLED)))
             }
             Decision::Observe { would, because } => {
+                if act.is_news(decision) {
+                    let reason = observes(*because).to_owned();
+                    self.writer.metrics().observed.get_or_create(&ReasonLabels { reason }).inc();
+                }
                 match because {
                     // The people of the namespace are told nothing.
                     Because::Guard(Guard::Audit) => act.record(decision).await?,
@@ -203,7 +239,15 @@ impl Reconciler {
             let deployment = &act.snapshot.deployment;
             warn!(namespace = deployment.namespace, deployment = deployment.name, "the revert was refused: {why}");
         }
+        self.count_stall(act, &decision, reason);
         act.tell_and_record(&decision, News { note: format!("{}; {why}", news.note), ..news }).await
+    }
+
+    fn count_stall(&self, act: &Act<'_>, decision: &Decision, reason: StallReason) {
+        if act.is_news(decision) {
+            let reason = format!("{reason:?}");
+            self.writer.metrics().stalls.get_or_create(&ReasonLabels { reason }).inc();
+        }
     }
 }
 
@@ -336,6 +380,15 @@ fn only_observed(snapshot: &Snapshot, would: &Revert, because: Because) -> News 
         reason: keys::REASON_OBSERVED,
         note: observed(would, because),
         once: format!("{} {because:?}", snapshot.deployment.generation),
+    }
+}
+
+/// The same in one word.
+fn observes(because: Because) -> &'static str {
+    match because {
+        Because::Guard(_) => "guard",
+        Because::Override(_) => "override",
+        Because::Owner => "owner",
     }
 }
 

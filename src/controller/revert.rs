@@ -21,8 +21,9 @@ use crate::{
     },
     rollout::{
         Decision, Record, Snapshot, journal,
-        record::{Revert, Settled},
+        record::{Evidence, Revert, Settled},
     },
+    telemetry::RevertLabels,
     template::{Digest, Json, keys},
 };
 
@@ -128,6 +129,7 @@ impl Act<'_> {
             revert.note()
         );
         self.publish(revert, helm).await?;
+        self.count(revert);
         let mut after = self.snapshot.clone();
         after.deployment.generation = generation;
         self.record_for(&after, &Decision::Finish(revert.clone())).await
@@ -253,13 +255,28 @@ impl Act<'_> {
     async fn publish(&self, revert: &Revert, helm: bool) -> Result<(), Unwritten> {
         let deployment = &self.snapshot.deployment;
         let details = format!("Details: surefoot status {} -n {}", deployment.name, deployment.namespace);
+        let told =
+            format!("Template {}, failing since {:.0}{}", revert.digest, revert.evidence.since, on(&revert.evidence));
         let first = if helm { " Before the next helm upgrade: helm rollback." } else { "" };
         let (what, reason) = match revert.target {
             Some(_) => (Write::TellReverted, keys::REASON_REVERTED),
             None => (Write::TellWithdrawn, keys::REASON_WITHDRAWN),
         };
-        let note = format!("{}.{first} {details}", revert.note());
+        let note = format!("{}.{first} {details}. {told}", revert.note());
         self.send(what, Told { deployment, reason, note, at: revert.at, once: None }).await
+    }
+
+    /// The figures of the Event, for what is drawn and alerted on.
+    fn count(&self, revert: &Revert) {
+        let (metrics, evidence) = (self.writer.metrics(), &revert.evidence);
+        let action = if revert.target.is_some() { "reverted" } else { "withdrawn" };
+        let labels = RevertLabels { action, signal: evidence.word() };
+        metrics.reverts.get_or_create(&labels).inc();
+        metrics.revert_failures.get_or_create(&labels).inc_by(evidence.failures.into());
+        metrics.revert_attempts.get_or_create(&labels).inc_by(evidence.attempts.into());
+        metrics.revert_budget.get_or_create(&labels).inc_by(evidence.budget.into());
+        metrics.last_revert.get_or_create(&labels).set(revert.at.as_second());
+        metrics.last_revert_since.get_or_create(&labels).set(evidence.since.as_second());
     }
 
     /// Publishes it as an Event on the Deployment, if it is not there yet.
@@ -278,6 +295,15 @@ impl Act<'_> {
             }
             Err(error) => Err(Unwritten::Later(error.to_string())),
         }
+    }
+}
+
+/// ` on nodes a, b`; nothing where no node is known.
+fn on(evidence: &Evidence) -> String {
+    match evidence.nodes.as_slice() {
+        [] => String::new(),
+        [node] => format!(" on node {node}"),
+        nodes => format!(" on nodes {}", nodes.join(", ")),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::Poll,
 };
 
@@ -29,6 +30,7 @@ use crate::{
         records::{RecordError, Records, Revision},
     },
     rollout::{Decision, Record, Snapshot},
+    telemetry::{ControllerMetrics, WriteLabels},
     template::keys,
 };
 
@@ -136,14 +138,25 @@ pub(super) struct Writer {
     reads: Client,
     own_namespace: String,
     leadership: Option<Leadership>,
+    metrics: Arc<ControllerMetrics>,
 }
 
 impl Writer {
     /// `leadership` is that of this process; `None` where a person writes, whose rights are their own and who needs no
     /// lease: the guards of each write hold against the controller, too.
-    pub(super) fn new(client: Client, own_namespace: &str, leadership: Option<Leadership>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        own_namespace: &str,
+        leadership: Option<Leadership>,
+        metrics: Arc<ControllerMetrics>,
+    ) -> Self {
         let reads = only_reads(client.clone());
-        Self { client, reads, own_namespace: own_namespace.to_owned(), leadership }
+        Self { client, reads, own_namespace: own_namespace.to_owned(), leadership, metrics }
+    }
+
+    /// What is done is counted here.
+    pub(super) fn metrics(&self) -> &ControllerMetrics {
+        &self.metrics
     }
 
     /// A client that makes no writes: those go through [`Writer::write`].
@@ -158,19 +171,28 @@ impl Writer {
 
     /// Makes a write with the client that `request` is given. It goes no further from the moment on at which this process
     /// no longer leads, be that while a connection is made: the process may have been frozen anywhere.
-    pub(super) async fn write<F: Future>(
+    pub(super) async fn write<T, E, F: Future<Output = Result<T, E>>>(
         &self,
         what: Write,
         request: impl FnOnce(Client) -> F,
-    ) -> Result<F::Output, Unwritten> {
+    ) -> Result<Result<T, E>, Unwritten> {
         reach(Edge::Before, what);
         let mut request = pin!(request(self.client.clone()));
         let led = poll_fn(|context| match self.leadership.as_ref().is_none_or(Leadership::still_leading) {
             true => request.as_mut().poll(context).map(Ok),
             false => Poll::Ready(Err(Unwritten::NotLeading)),
         });
-        let answer = self.limited(led).await?;
-        reach(Edge::After, what);
+        let answer = self.limited(led).await.flatten();
+        let result = match &answer {
+            Ok(Ok(_)) => "made",
+            Ok(Err(_)) => "failed",
+            Err(Unwritten::NotLeading) => "withheld",
+            Err(_) => "unanswered",
+        };
+        count(&self.metrics, what, result);
+        if answer.is_ok() {
+            reach(Edge::After, what);
+        }
         answer
     }
 
@@ -222,6 +244,11 @@ impl Writer {
     pub(super) async fn limited<T>(&self, answer: impl Future<Output = T>) -> Result<T, Unwritten> {
         timeout(WRITE_LIMIT, answer).await.map_err(|_| Unwritten::Later("the API server does not answer".to_owned()))
     }
+}
+
+/// Counts a write by what came of it.
+pub(super) fn count(metrics: &ControllerMetrics, what: Write, result: &'static str) {
+    metrics.writes.get_or_create(&WriteLabels { write: format!("{what:?}"), result }).inc();
 }
 
 /// The same client, which refuses what is no read.
@@ -282,7 +309,7 @@ mod tests {
             Answer::Json(200, json!({}))
         });
         let (leads, until) = watch::channel(Some(Instant::now() + Duration::from_secs(10)));
-        (Writer::new(client, "own", Some(Leadership::of(until))), asked, leads)
+        (Writer::new(client, "own", Some(Leadership::of(until)), Arc::default()), asked, leads)
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,7 +50,8 @@ impl Evidence {
         format!("{} of container \"{}\"{message}", self.word(), self.container)
     }
 
-    pub(super) fn word(&self) -> &'static str {
+    /// What failed, in the words of the sentences: `readiness`, `crash`, …
+    pub fn word(&self) -> &'static str {
         match self.signal {
             Signal::Readiness | Signal::Deadline => "readiness",
             Signal::Liveness => "liveness",

@@ -201,7 +201,13 @@ fn of_two_contenders_one_leads() -> Result<()> {
         let client = client(plane.admin()).await?;
         let mut running = Vec::new();
         for identity in ["one", "two"] {
-            let candidate = Candidate::new(client.clone(), "surefoot-system", "race", identity.to_owned());
+            let candidate = Candidate::new(
+                client.clone(),
+                "surefoot-system",
+                "race",
+                identity.to_owned(),
+                std::sync::Arc::default(),
+            );
             let leadership = candidate.leadership();
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             let task = tokio::spawn(candidate.run(async { drop(stopped.await) }));
@@ -224,7 +230,7 @@ fn of_two_contenders_one_leads() -> Result<()> {
         // A holder that ends without a word is followed only when the lease has not changed for its duration.
         drop(other_stop);
         other_task.abort();
-        let third = Candidate::new(client, "surefoot-system", "race", "three".to_owned());
+        let third = Candidate::new(client, "surefoot-system", "race", "three".to_owned(), std::sync::Arc::default());
         let mut leadership = third.leadership();
         tokio::select! {
             () = third.run(std::future::pending()) => Err(anyhow!("ended")),

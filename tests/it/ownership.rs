@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
+    shared::metric,
     stage::{Stage, managers},
     support::{
         Answer, Kubectl, Look,
@@ -274,6 +275,36 @@ fn evidence() -> Result<()> {
     let (container, message) = (text(&evidence["container"]), text(&evidence["message"]));
     ensure!(evidence["nodes"] == json!([play.stage.name]) && evidence["signal"] == "crash", "{revert}");
     ensure!(message == "exit code 1" && container == "model", "{revert}");
+    let metrics = play.stage.ask("/metrics")?;
+    let labels = "{action=\"reverted\",signal=\"crash\"}";
+    let seconds = |value: &Value| {
+        Ok::<_, jiff::Error>(value.as_str().unwrap_or_default().parse::<jiff::Timestamp>()?.as_second().unsigned_abs())
+    };
+    for (name, value) in [
+        (format!("reverts_total{labels}"), 1),
+        (format!("revert_failures_total{labels}"), evidence["failures"].as_u64().context("failures")?),
+        (format!("revert_attempts_total{labels}"), evidence["attempts"].as_u64().context("attempts")?),
+        (format!("revert_budget_total{labels}"), evidence["budget"].as_u64().context("budget")?),
+        (format!("last_revert_seconds{labels}"), seconds(&revert["at"])?),
+        (format!("last_revert_since_seconds{labels}"), seconds(&evidence["since"])?),
+        ("writes_total{write=\"PutBack\",result=\"made\"}".to_owned(), 1),
+        ("writes_total{write=\"RecordRevert\",result=\"made\"}".to_owned(), 1),
+        ("writes_total{write=\"TellReverted\",result=\"made\"}".to_owned(), 1),
+        ("rollouts{decision=\"rest\"}".to_owned(), 1),
+        ("leader".to_owned(), 1),
+        ("ready".to_owned(), 1),
+    ] {
+        let found = metric(&metrics, &format!("surefoot_controller_{name} "));
+        ensure!(found == value, "{name} is {found}, not {value}:\n{}", metrics.body);
+    }
+    // Which version of which Deployment it was is not the metrics' matter.
+    for name in [play.stage.name.as_str(), "digits", "v1:"] {
+        ensure!(!metrics.body.contains(name), "{name} in {}", metrics.body);
+    }
+    for path in ["/healthz", "/readyz"] {
+        let answer = play.stage.ask(path)?;
+        ensure!(answer.status == 200 && answer.body == "ok\n", "{path}: {} {}", answer.status, answer.body);
+    }
     let said = ["2 reverted to 1: ", &figures, &budget, "crash of \"model\"", &message];
     let notes = play.stage.events("RolloutReverted")?;
     let logs = play.stage.logs();
@@ -283,6 +314,9 @@ fn evidence() -> Result<()> {
         ensure!(notes.len() == 1 && notes[0].contains(said), "{said}: {notes:?}");
         ensure!(line.to_string().contains(&said.replace('"', "\\\"")), "{said}: {line}");
     }
+    let since = seconds(&evidence["since"]).map(|second| jiff::Timestamp::from_second(second.cast_signed()))??;
+    let more = format!("Template {}, failing since {since:.0} on node {}", text(&revert["digest"]), play.stage.name);
+    ensure!(notes[0].ends_with(&more), "not {more}: {notes:?}");
     for (key, value) in [
         ("version", text(&revert["version"])),
         ("digest", text(&revert["digest"])),

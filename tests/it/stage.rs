@@ -20,7 +20,7 @@ use crate::{
     relay::Relay,
     shared::{self, once},
     support::{
-        Answer, ControlPlane, Look, Surefoot, kubectl,
+        Answer, ControlPlane, Look, Surefoot, http, kubectl,
         run::{self, Process},
         until,
     },
@@ -138,6 +138,7 @@ impl Stage {
         let mut command = Command::new(shared::program());
         command.arg("controller").arg("--config").arg(self.ground.surefoot.config());
         command.arg("--kubeconfig").arg(account).env("POD_NAMESPACE", self.own());
+        command.args(["--listen", "127.0.0.1:0"]);
         if let Some(point) = die_at {
             command.env("SUREFOOT_DIE_AT", point);
         }
@@ -153,6 +154,14 @@ impl Stage {
         kubectl::capture(command, "surefoot revert", "")
     }
 
+    /// `surefoot status digits` by the same.
+    pub(crate) fn status(&self) -> Result<Answer> {
+        let mut command = Command::new(shared::program());
+        command.args(["status", "digits", "-n", &self.name]);
+        command.env("KUBECONFIG", self.plane().admin().kubeconfig()).env("POD_NAMESPACE", self.own());
+        kubectl::capture(command, "surefoot status", "")
+    }
+
     /// Of the controllers that [`Self::start`] started, by number.
     pub(crate) fn signal(&self, controller: usize, signal: Signal) -> Result<()> {
         let others = self.others.borrow();
@@ -162,6 +171,15 @@ impl Stage {
     fn signal_to(process: &Process, signal: Signal) -> Result<()> {
         let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).context("a process id")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// Its node is heard of: one that is not for 40 s is taken for lost.
+    pub(crate) fn node_is_well(&self) -> Result<()> {
+        let now = format!("{:.0}", jiff::Timestamp::now());
+        let ready = json!({"type": "Ready", "status": "True", "reason": "Trial", "message": "",
+            "lastHeartbeatTime": now, "lastTransitionTime": now});
+        let status = json!({"status": {"conditions": [ready]}});
+        self.plane().patch(&format!("/api/v1/nodes/{}/status", self.name), &status).map(drop)
     }
 
     /// SIGTERM to the one that is to die.
@@ -217,6 +235,16 @@ impl Stage {
         let mortal = std::fs::read_to_string(self.folder.join("mortal.log")).unwrap_or_default();
         let others: String = self.others.borrow().iter().map(|process| process.tail(30)).collect();
         format!("--- {}\n{mortal}{others}", self.name)
+    }
+
+    /// What the one that was started last answers on its own port.
+    pub(crate) fn ask(&self, path: &str) -> Result<http::Answer> {
+        let address = self.until("its port", || {
+            let log = self.others.borrow().last().map(Process::log).unwrap_or_default();
+            let told = log.split_once("metrics on http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
+            Ok(told.map_or(Look::Not(log), Look::Done))
+        })?;
+        http::plain(address, path, None)
     }
 
     pub(crate) fn plane(&self) -> &'static ControlPlane {
