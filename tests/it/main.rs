@@ -25,6 +25,7 @@ mod faults;
 mod fixes;
 mod fuzz;
 mod generated;
+mod gitops;
 mod hooks;
 mod house;
 mod http;
@@ -91,6 +92,7 @@ fn main() {
     trials.extend(rollouts::trials());
     trials.extend(revert::trials());
     trials.extend(ownership::trials());
+    trials.extend(gitops::trials());
     trials.extend(crash::trials());
     trials.extend(faults::trials());
     trials.extend(lease::trials());
