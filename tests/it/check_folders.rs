@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check_folders::lists_in_lists_are_judged", lists_in_lists_are_judged),
         trial("check_folders::what_the_api_server_lists_is_judged", what_the_api_server_lists_is_judged),
         trial("check_folders::a_bad_item_hides_no_other", a_bad_item_hides_no_other),
+        trial("check_folders::policies_that_cannot_be_used_are_told", policies_that_cannot_be_used_are_told),
         trial("check_folders::what_is_given_twice_is_read_once", what_is_given_twice_is_read_once),
     ]
 }
@@ -28,6 +29,38 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().context("a folder")?)?;
     Ok(fs::write(path, text)?)
+}
+
+/// Each says where and what is wrong, and nothing passes.
+fn policies_that_cannot_be_used_are_told() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = folder.path();
+    write(at, "m.yaml", SAFE)?;
+    write(at, "shape/x/policy.rego", "package surefoot.x\n\ndeny contains 7 if true\n")?;
+    for policy in ["a", "b"] {
+        let text = "package surefoot.a\n\ndeny contains \"x\" if false\n";
+        write(at, &format!("twice/{policy}/policy.rego"), text)?;
+    }
+    let config = "apiVersion: surefoot.dev/v1\nkind: Config\npolicies:\n  probes:\n    parameters: {nosuch: 1}\n";
+    write(at, "config.yaml", config)?;
+    fs::create_dir(at.join("empty"))?;
+    std::os::unix::fs::symlink("nowhere", at.join("dangling"))?;
+    fs::create_dir(at.join("loop"))?;
+    std::os::unix::fs::symlink(".", at.join("loop/back"))?;
+    let rows = [
+        ("--policies", "shape", "x/policy.rego:3:1: `deny`: it gave 7, which is no finding"),
+        ("--policies", "twice", "b/policy.rego:1:1: package `surefoot.a` is already in a/policy.rego"),
+        ("--policies", "empty", "no policies in empty: no file there or below ends in .rego"),
+        ("--policies", "dangling", "cannot read the policy folder dangling: No such file"),
+        ("--policies", "m.yaml", "cannot read the policy folder m.yaml: Not a directory"),
+        ("--policies", "loop", "loop/back leads back to"),
+        ("--config", "config.yaml", "config.yaml:5:18: "),
+    ];
+    for (option, value, says) in rows {
+        let run = surefoot(at, &["check", "m.yaml", option, value], "")?;
+        ensure!(run.code == Some(2) && run.stderr.contains(says), "{option} {value}: {:?} {}", run.code, run.stderr);
+    }
+    Ok(())
 }
 
 /// Beside one good Deployment: what a repository has at its top.
