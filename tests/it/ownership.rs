@@ -275,12 +275,11 @@ fn evidence() -> Result<()> {
     let (container, message) = (text(&evidence["container"]), text(&evidence["message"]));
     ensure!(evidence["nodes"] == json!([play.stage.name]) && evidence["signal"] == "crash", "{revert}");
     ensure!(message == "exit code 1" && container == "model", "{revert}");
-    let metrics = play.stage.ask("/metrics")?;
     let labels = "{action=\"reverted\",signal=\"crash\"}";
     let seconds = |value: &Value| {
         Ok::<_, jiff::Error>(value.as_str().unwrap_or_default().parse::<jiff::Timestamp>()?.as_second().unsigned_abs())
     };
-    for (name, value) in [
+    let rows = [
         (format!("reverts_total{labels}"), 1),
         (format!("revert_failures_total{labels}"), evidence["failures"].as_u64().context("failures")?),
         (format!("revert_attempts_total{labels}"), evidence["attempts"].as_u64().context("attempts")?),
@@ -293,10 +292,15 @@ fn evidence() -> Result<()> {
         ("rollouts{decision=\"rest\"}".to_owned(), 1),
         ("leader".to_owned(), 1),
         ("ready".to_owned(), 1),
-    ] {
-        let found = metric(&metrics, &format!("surefoot_controller_{name} "));
-        ensure!(found == value, "{name} is {found}, not {value}:\n{}", metrics.body);
-    }
+    ];
+    // It rests once it has told of it and has seen what it wrote.
+    let metrics = play.stage.until("the metrics of the revert", || {
+        let metrics = play.stage.ask("/metrics")?;
+        let found = |name: &str| metric(&metrics, &format!("surefoot_controller_{name} "));
+        let odd = rows.iter().find(|(name, value)| found(name) != *value);
+        let odd = odd.map(|(name, value)| format!("{name} is {}, not {value}:\n{}", found(name), metrics.body));
+        Ok(odd.map_or(Look::Done(metrics), Look::Not))
+    })?;
     // Which version of which Deployment it was is not the metrics' matter.
     for name in [play.stage.name.as_str(), "digits", "v1:"] {
         ensure!(!metrics.body.contains(name), "{name} in {}", metrics.body);
