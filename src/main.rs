@@ -8,7 +8,8 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One arena, whose free pages go back within half a second, and no large blocks kept for each thread: with 10,000
-/// Deployments watched 2 MB less are resident, and as many reviews are answered. jemalloc looks for its settings under this name.
+/// Deployments watched 44.1 MB were resident instead of 45.5, and as many reviews were answered. jemalloc looks for its
+/// settings under this name.
 #[allow(unsafe_code, reason = "a symbol of that name is what jemalloc reads before anything of ours runs")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 #[used]

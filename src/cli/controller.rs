@@ -2,8 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use anyhow::Context;
-
+use anyhow::Context as _;
 use clap::Args;
 use tokio::{
     net::TcpListener,
