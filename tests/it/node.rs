@@ -173,6 +173,11 @@ impl Ground {
         self.scene.apply(file)?.success().map(drop)
     }
 
+    /// What completes from now on does not settle within a play.
+    pub(crate) fn bakes_long(&self) -> Result<()> {
+        self.scene.admin.run(&["label", "namespace", &self.scene.namespace, "bake=long"])?.success().map(drop)
+    }
+
     pub(crate) fn seconds(&self) -> f32 {
         self.begun.elapsed().as_secs_f32()
     }

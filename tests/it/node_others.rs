@@ -40,7 +40,7 @@ fn quota() -> Result<String> {
 /// Both pods of the new version, three times over.
 fn evicted() -> Result<String> {
     let mut ground = Ground::settled("evicted")?;
-    ground.scene.admin.run(&["label", "namespace", &ground.scene.namespace, "bake=long"])?.success()?;
+    ground.bakes_long()?;
     ground.apply(&file("2", "better", &[]))?;
     for _ in 0..3 {
         ground.complete("2")?;
