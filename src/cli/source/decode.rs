@@ -3,7 +3,6 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 
 use super::{fields, tree::escape, validity};
 use crate::{
@@ -38,10 +37,8 @@ pub(in crate::cli) fn faults(object: &Json) -> Result<Vec<Finding>, Vec<Finding>
         return Err(quantities.faults);
     }
     drop_nulls(&mut value);
-    if let Some(fault) = decode(&value) {
-        return Err(vec![fault]);
-    }
-    let mut faults = unknown_fields(&value);
+    let unknown = fields::unknown::<Deployment>(&value).map_err(|undecoded| vec![not_decoded(&value, &undecoded)])?;
+    let mut faults = unknown_fields(unknown);
     if value.pointer(CONTAINERS).is_none_or(|list| list.as_array() == Some(&Vec::new())) {
         // Policies would find nothing wrong with containers that are not there.
         faults.push(fault(CONTAINERS, "the pod template has no container".to_owned(), PATCH));
@@ -53,8 +50,8 @@ pub(in crate::cli) fn faults(object: &Json) -> Result<Vec<Finding>, Vec<Finding>
 
 /// A misspelt field is refused as the API server refuses it. One that resembles none is only warned about: a newer
 /// Kubernetes may have it.
-fn unknown_fields(value: &Value) -> Vec<Finding> {
-    let found = fields::unknown::<Deployment>(value).into_iter().filter(|it| !it.path.starts_with("/status/"));
+fn unknown_fields(unknown: Vec<fields::Unknown>) -> Vec<Finding> {
+    let found = unknown.into_iter().filter(|it| !it.path.starts_with("/status/"));
     found
         .map(|fields::Unknown { path, name, known }| {
             let close = misspelt(&name, known);
@@ -81,15 +78,12 @@ fn misspelt<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (slips(closest) <= if name.len() < 6 { 1 } else { 2 }).then_some(*closest)
 }
 
-/// The first field that does not decode.
-fn decode(value: &Value) -> Option<Finding> {
-    let error = serde_path_to_error::deserialize::<_, Deployment>(value).err()?;
-    let pointer: String = error.path().iter().filter_map(step).collect();
-    let told = error.inner().to_string();
+fn not_decoded(value: &Value, fields::Undecoded { path, error }: &fields::Undecoded) -> Finding {
+    let told = error.to_string();
     // Quotes make a text of what is one word; not of a list or a map.
-    let is_word = value.pointer(&pointer).is_some_and(|it| !it.is_array() && !it.is_object());
+    let is_word = value.pointer(path).is_some_and(|it| !it.is_array() && !it.is_object());
     let fix = if is_word && told.contains("expected a string") { "put it in quotes" } else { "" };
-    Some(fault(&pointer, format!("the API server cannot read this as a Deployment: {told}"), fix))
+    fault(path, format!("the API server cannot read this as a Deployment: {told}"), fix)
 }
 
 /// To the API server null is absent, or in a map the zero value; the generated type does not take it everywhere.
@@ -101,15 +95,6 @@ fn drop_nulls(value: &mut Value) {
         }
         Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
         _ => {}
-    }
-}
-
-/// One step of a JSON pointer.
-fn step(segment: &Segment) -> Option<String> {
-    match segment {
-        Segment::Seq { index } => Some(format!("/{index}")),
-        Segment::Map { key } => Some(format!("/{}", escape(key))),
-        Segment::Enum { .. } | Segment::Unknown => None,
     }
 }
 

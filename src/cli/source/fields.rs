@@ -21,12 +21,30 @@ pub(super) struct Unknown {
     pub(super) known: &'static [&'static str],
 }
 
-/// Every unknown field of `value` as a `T`, as far as it decodes.
-pub(super) fn unknown<T: DeserializeOwned>(value: &Value) -> Vec<Unknown> {
-    let found = RefCell::new(Vec::new());
-    // Whether it decodes has been said before this is asked.
-    let _ = T::deserialize(Node { value, path: String::new(), found: &found });
-    found.into_inner()
+/// The first thing that does not decode.
+#[derive(Debug)]
+pub(super) struct Undecoded {
+    /// JSON pointer.
+    pub(super) path: String,
+    pub(super) error: Error,
+}
+
+/// Reads `value` as a `T`, and gives every field that it does not know.
+pub(super) fn unknown<T: DeserializeOwned>(value: &Value) -> Result<Vec<Unknown>, Undecoded> {
+    let notes = Notes::default();
+    let decoded = T::deserialize(Node { value, path: String::new(), notes: &notes });
+    match decoded {
+        Ok(_) => Ok(notes.unknown.into_inner()),
+        Err(error) => Err(Undecoded { path: notes.undecoded.into_inner().unwrap_or_default(), error }),
+    }
+}
+
+/// What is found on the way.
+#[derive(Default)]
+struct Notes {
+    unknown: RefCell<Vec<Unknown>>,
+    /// The innermost place that failed: those around it fail for its sake.
+    undecoded: RefCell<Option<String>>,
 }
 
 /// A value that notes what its types do not know while they read it.
@@ -34,12 +52,16 @@ pub(super) fn unknown<T: DeserializeOwned>(value: &Value) -> Vec<Unknown> {
 struct Node<'a> {
     value: &'a Value,
     path: String,
-    found: &'a RefCell<Vec<Unknown>>,
+    notes: &'a Notes,
 }
 
 impl<'a> Node<'a> {
-    fn below(&self, step: &str, value: &'a Value) -> Self {
-        Self { value, path: format!("{}/{}", self.path, escape(step)), found: self.found }
+    /// Reads what is one step below.
+    fn read<S: DeserializeSeed<'a>>(&self, step: &str, value: &'a Value, seed: S) -> Result<S::Value, Error> {
+        let path = format!("{}/{}", self.path, escape(step));
+        seed.deserialize(Self { value, path: path.clone(), notes: self.notes }).inspect_err(|_| {
+            self.notes.undecoded.borrow_mut().get_or_insert(path);
+        })
     }
 }
 
@@ -65,7 +87,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
         for name in self.value.as_object().into_iter().flat_map(|members| members.keys()) {
             if !fields.contains(&name.as_str()) {
                 let path = format!("{}/{}", self.path, escape(name));
-                self.found.borrow_mut().push(Unknown { path, name: name.clone(), known: fields });
+                self.notes.unknown.borrow_mut().push(Unknown { path, name: name.clone(), known: fields });
             }
         }
         self.deserialize_any(visitor)
@@ -103,7 +125,7 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let (key, value) = self.next.take().ok_or_else(|| Error::custom("a value before its key"))?;
-        seed.deserialize(self.node.below(key, value))
+        self.node.read(key, value, seed)
     }
 }
 
@@ -117,7 +139,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
         let Some((index, value)) = self.elements.next() else { return Ok(None) };
-        seed.deserialize(self.node.below(&index.to_string(), value)).map(Some)
+        self.node.read(&index.to_string(), value, seed).map(Some)
     }
 }
 
@@ -136,7 +158,7 @@ mod tests {
                 "containers": [{"name": "a"}, {"name": "b", "readinesProbe": {"httpget": {}},
                     "livenessProbe": {"httpGet": {"port": "http", "pth": "/"}},
                     "resources": {"limits": {"odd.io/thing": "1"}, "limit": {}}}]}}}});
-        let found: Vec<_> = unknown::<Deployment>(&value).into_iter().map(|unknown| unknown.path).collect();
+        let found: Vec<_> = unknown::<Deployment>(&value).unwrap().into_iter().map(|unknown| unknown.path).collect();
         let container = "/spec/template/spec/containers/1";
         let expected = [
             "/Spec",
