@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use anstyle::{AnsiColor, Style};
+use imara_diff::{Algorithm, BasicLineDiffPrinter, Diff, InternedInput, UnifiedDiffConfig};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
-use similar::TextDiff;
 
 use super::{Judged, shown};
 use crate::{
@@ -31,9 +31,15 @@ pub(super) fn diff(judged: &Judged, file: &str) -> anyhow::Result<String> {
     }
     let (before, after) = (yaml(given, places)?, yaml(&after, places)?);
     let name = format!("{} ({})", shown::line(file), judged.title());
-    let diff = TextDiff::from_lines(&before, &after);
-    let text = diff.unified_diff().context_radius(3).header(&name, &format!("{name} with defaults")).to_string();
-    Ok(text.lines().map(coloured).collect())
+    let header = format!("--- {name}\n+++ {name} with defaults\n");
+    Ok(format!("{header}{}", unified(&before, &after)).lines().map(coloured).collect())
+}
+
+fn unified(before: &str, after: &str) -> String {
+    let lines = InternedInput::new(before, after);
+    let mut diff = Diff::compute(Algorithm::Histogram, &lines);
+    diff.postprocess_lines(&lines);
+    diff.unified_diff(&BasicLineDiffPrinter(&lines.interner), UnifiedDiffConfig::default(), &lines).to_string()
 }
 
 fn coloured(line: &str) -> String {
