@@ -1,7 +1,7 @@
 # Every target runs from a clean clone with Rust, Go and (for a node) Debian packages, which are named before they are
 # installed. The Kubernetes parts are built once into ${XDG_CACHE_HOME:-~/.cache}/surefoot.
 
-.PHONY: docs demo test bench fuzz lint fmt packages
+.PHONY: docs demo test bench fuzz lint fmt packages image
 
 # Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
 demo: packages
@@ -20,6 +20,10 @@ bench:
 # Looks for input that breaks a promise, FUZZ_SECONDS (60) for each of five targets; ends with 1 where it found some.
 fuzz:
 	fuzz/run
+
+# surefoot's image as an OCI archive, below target/image; about 15 minutes the first time, on two cores.
+image:
+	image/build
 
 lint:
 	cargo fmt --check

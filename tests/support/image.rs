@@ -5,9 +5,11 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::run;
+use super::{
+    archive::{Layer, Tar, architecture, sha256},
+    run,
+};
 
 /// Where all images pretend to come from; nothing is ever pulled.
 const REGISTRY: &str = "registry.local";
@@ -90,27 +92,6 @@ fn build(source: &Path) -> Result<Vec<u8>> {
     fs::read(&binary).context("reading the model server's binary")
 }
 
-/// A layer: an uncompressed tarball and its digest.
-struct Layer {
-    tar: Vec<u8>,
-    digest: String,
-}
-
-impl Layer {
-    fn new(files: &[(&str, &[u8], u32)]) -> Result<Self> {
-        let mut tar = Tar::default();
-        for (name, content, mode) in files {
-            tar.file(name, content, *mode)?;
-        }
-        let tar = tar.finish();
-        Ok(Self { digest: sha256(&tar), tar })
-    }
-
-    fn path(&self) -> String {
-        format!("{}/layer.tar", self.digest)
-    }
-}
-
 /// Docker's archive format: layers, a configuration for each image, and `manifest.json` that ties them.
 #[derive(Default)]
 struct Archive {
@@ -122,22 +103,17 @@ struct Archive {
 impl Archive {
     fn image(&mut self, name: &str, layers: &[&Layer], command: &[String]) -> Result<()> {
         for layer in layers {
-            self.once(&layer.path(), &layer.tar)?;
+            self.once(&path(layer), &layer.tar)?;
         }
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let config = serde_json::to_vec(&json!({
-            "architecture": architecture,
+            "architecture": architecture(),
             "os": "linux",
             "config": {"Entrypoint": command, "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| format!("sha256:{}", layer.digest)).collect::<Vec<_>>()},
         }))?;
         let config_path = format!("{}.json", sha256(&config));
         self.once(&config_path, &config)?;
-        let layers: Vec<String> = layers.iter().map(|layer| layer.path()).collect();
+        let layers: Vec<String> = layers.iter().map(|layer| path(layer)).collect();
         self.manifest.push(json!({"Config": config_path, "RepoTags": [name], "Layers": layers}));
         Ok(())
     }
@@ -156,34 +132,6 @@ impl Archive {
     }
 }
 
-/// Plain files in the ustar format, owned by root, made at the epoch: the same content is the same image.
-#[derive(Default)]
-struct Tar(Vec<u8>);
-
-impl Tar {
-    fn file(&mut self, name: &str, content: &[u8], mode: u32) -> Result<()> {
-        let mut header = [0_u8; 512];
-        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-        anyhow::ensure!(name.len() <= 100, "{name} does not fit a tar header");
-        put(0, name.as_bytes());
-        put(100, format!("{mode:07o}\0{:07o}\0{:07o}\0{:011o}\0{:011o}\0", 0, 0, content.len(), 0).as_bytes());
-        // The sum is taken with its own field as spaces.
-        put(148, b"        0");
-        put(257, b"ustar\x0000");
-        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.0.extend_from_slice(&header);
-        self.0.extend_from_slice(content);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
-        Ok(())
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.0.extend_from_slice(&[0; 1024]);
-        self.0
-    }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+fn path(layer: &Layer) -> String {
+    format!("{}/layer.tar", layer.digest)
 }

@@ -9,6 +9,8 @@
 //! - [`watch`]: waiting for something with a limit, never for a fixed time.
 #![allow(dead_code, reason = "the tests and the demo share this; neither uses all of it")]
 
+#[path = "../../image/archive.rs"]
+pub(crate) mod archive;
 pub(crate) mod control_plane;
 pub(crate) mod http;
 pub(crate) mod image;
