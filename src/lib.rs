@@ -4,7 +4,7 @@
 //! the last good pod template back when a rollout spends its budget of probe failures, and a command line that gives
 //! the same verdicts on files.
 //!
-//! The modules in reading order. The first four are **pure**: values in, values out, no clock, no file, no client, no
+//! The modules in reading order. The first five are **pure**: values in, values out, no clock, no file, no client, no
 //! task (clippy.toml fences them, `tests/it/house.rs` reads their imports). The others are thin rims.
 //!
 //! | module | what it owns |
@@ -13,6 +13,7 @@
 //! | [`config`] | `config.yaml`, typed and checked |
 //! | [`admission`] | a review and facts in, a verdict out |
 //! | [`rollout`] | what is seen of a rollout, its history and the time in, a decision out |
+//! | [`certificates`] | the webhook's certificate: made, and when another is due |
 //! | [`cluster`] | client, watches of guarded namespaces, records |
 //! | [`webhook`] | the HTTPS server that the API server asks |
 //! | [`controller`] | watches → snapshots → decisions → guarded writes |
@@ -20,6 +21,7 @@
 //! | [`telemetry`] | logging and metrics |
 
 pub mod admission;
+pub mod certificates;
 pub mod cli;
 pub mod cluster;
 pub mod config;

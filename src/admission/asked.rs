@@ -1,4 +1,4 @@
-//! Which updates the API server asks about: what the condition `changes-what-is-judged` of `manifests/hooks.yaml` says in
+//! Which updates the API server asks about: what the condition `changes-what-is-judged` of `manifests/base/hooks.yaml` says in
 //! CEL, for those who judge without an API server. Scaling down, and what no policy looks at, passes unseen.
 
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ mod tests {
     /// Who changes the one has to look at the other.
     #[test]
     fn the_hooks_say_the_same() {
-        let hooks = include_str!("../../manifests/hooks.yaml");
+        let hooks = include_str!("../../manifests/base/hooks.yaml");
         let told = [
             "request.operation == 'CREATE' || (!has(object.metadata.deletionTimestamp) && (",
             "!object.spec.all(k, k in ['replicas', 'paused'] || (k in oldObject.spec && object.spec[k] == oldObject.spec[k]))",

@@ -10,13 +10,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
-};
+use jiff::{Span, Timestamp, tz::TimeZone};
 
 use super::Outcome;
-use crate::template::keys;
+use crate::{
+    certificates::{self, Issued},
+    template::keys,
+};
 
 /// Make development certificates: a CA and a serving pair for `surefoot webhook`
 ///
@@ -58,7 +58,7 @@ impl Certs {
             there.join(" and "),
             there.join(" ")
         );
-        let pair = Pair::make(&self.hosts, jiff::Timestamp::now()).context("cannot make certificates")?;
+        let pair = Pair::make(&self.hosts, Timestamp::now()).context("cannot make certificates")?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         write(&dir.join(KEY), &pair.key, 0o600)?;
         write(&dir.join(CERT), &pair.cert, 0o644)?;
@@ -82,48 +82,20 @@ struct Pair {
 }
 
 impl Pair {
-    fn make(hosts: &[String], now: jiff::Timestamp) -> Result<Self, rcgen::Error> {
+    fn make(hosts: &[String], now: Timestamp) -> anyhow::Result<Self> {
         // Whole days, from yesterday: clocks differ.
-        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let (from, until) = (today.yesterday().unwrap_or(today), today.saturating_add(jiff::Span::new().days(365)));
-        let dates = |params: &mut CertificateParams| {
-            let day = |date: jiff::civil::Date| {
-                date_time_ymd(date.year().into(), date.month().unsigned_abs(), date.day().unsigned_abs())
-            };
-            (params.not_before, params.not_after) = (day(from), day(until));
-        };
-
-        let ca_key = KeyPair::generate()?;
-        let mut ca = CertificateParams::default();
-        ca.distinguished_name = named("surefoot development CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        dates(&mut ca);
-        let ca_cert = ca.self_signed(&ca_key)?;
-
-        let key = KeyPair::generate()?;
-        let service = format!("{}.{}.svc", keys::WEBHOOK_ACCOUNT, keys::NAMESPACE);
-        let mut names = vec!["localhost".to_owned(), format!("{service}.cluster.local"), service];
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let (from, until) = (today.yesterday()?, today.checked_add(Span::new().days(365))?);
+        let start = |day: jiff::civil::Date| anyhow::Ok(day.to_zoned(TimeZone::UTC)?.timestamp());
+        let mut names = certificates::service_names(keys::NAMESPACE, keys::WEBHOOK_ACCOUNT);
+        names.push("localhost".to_owned());
         names.extend(
             [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(|address| address.to_string()),
         );
         names.extend(hosts.iter().cloned());
-        // A name that is an address becomes an address.
-        let mut leaf = CertificateParams::new(names)?;
-        leaf.distinguished_name = named("surefoot webhook");
-        leaf.use_authority_key_identifier_extension = true;
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        dates(&mut leaf);
-        let cert = leaf.signed_by(&key, &Issuer::new(ca, ca_key))?;
-        Ok(Self { ca: ca_cert.pem(), cert: cert.pem(), key: key.serialize_pem(), until })
+        let Issued { ca, cert, key } = Issued::new(&names, start(from)?, start(until)?)?;
+        Ok(Self { ca, cert, key, until })
     }
-}
-
-fn named(common_name: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common_name);
-    name
 }
 
 /// `create_new`: never through a link, never over a file that came in between.

@@ -4,6 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Args;
+use jiff::SignedDuration;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -15,7 +16,7 @@ use super::{ClusterArgs, Outcome, follow::Follow, load};
 use crate::{
     cluster,
     config::Rollouts,
-    controller,
+    controller::{self, Certificate, Installed},
     telemetry::{self, ControllerMetrics},
 };
 
@@ -32,6 +33,17 @@ pub(super) struct Controller {
     /// Address and port for /metrics, /healthz and /readyz, e.g. 0.0.0.0:8080; without it no port is opened
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Look after the webhook configurations of this name: they go when surefoot's namespace goes, so that an uninstall leaves
+    /// none behind
+    #[arg(long, value_name = "NAME")]
+    hooks: Option<String>,
+    /// Make the webhook's certificate, keep it in this Secret of surefoot's namespace and the hooks trusting it, and make a
+    /// new one when two thirds of its life are over
+    #[arg(long, value_name = "SECRET", requires = "hooks")]
+    certificate: Option<String>,
+    /// How long a certificate is valid, at least 10s
+    #[arg(long, value_name = "DURATION", default_value = "8760h", requires = "certificate", value_parser = lifetime)]
+    certificate_lifetime: SignedDuration,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -39,7 +51,10 @@ pub(super) struct Controller {
 impl Controller {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
         telemetry::init();
-        let Self { config: file, listen, cluster: ClusterArgs { kubeconfig, context } } = self;
+        let Self { config: file, listen, hooks, certificate, certificate_lifetime, cluster } = self;
+        let ClusterArgs { kubeconfig, context } = cluster;
+        let certificate = certificate.map(|secret| Certificate { secret, lifetime: certificate_lifetime });
+        let installed = hooks.map(|hooks| Installed { hooks, certificate });
         let follow = Follow::new(file.clone(), None);
         let config = load::config(file.as_deref())?;
         let (sender, rollouts) = watch::channel(config.rollouts);
@@ -57,12 +72,25 @@ impl Controller {
                 }
             };
             tokio::select! {
-                ended = controller::run(client, rollouts, metrics, shutdown) => ended?,
+                ended = controller::run(client, rollouts, installed, metrics, shutdown) => ended?,
                 ended = serving => ended?,
                 never = follow_config(follow, file, &sender) => match never {},
             }
             Ok(Outcome::Fine)
         })
+    }
+}
+
+/// As long as nobody should have to trust one key.
+const LONGEST: SignedDuration = SignedDuration::from_hours(10 * 8760);
+
+/// As `8760h` or `90s`. A shorter life than ten seconds is over before the webhook has the certificate.
+fn lifetime(text: &str) -> Result<SignedDuration, String> {
+    let lifetime = text.parse::<SignedDuration>().map_err(|error| error.to_string())?;
+    match lifetime {
+        short if short < SignedDuration::from_secs(10) => Err("it takes at least 10s".to_owned()),
+        long if long > LONGEST => Err("it takes at most ten years, 87600h".to_owned()),
+        lifetime => Ok(lifetime),
     }
 }
 

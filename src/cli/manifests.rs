@@ -1,4 +1,4 @@
-//! `surefoot manifests`: the files of `manifests/`, compiled in, so that what is printed is what is reviewed and tested.
+//! `surefoot manifests`: the files of `manifests/base`, compiled in, so that what is printed is what is reviewed and tested.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -9,61 +9,87 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::Outcome;
 
-/// In the order in which they can be applied, hooks last: a Fail hook is there only once everything else is.
+/// In the order in which they can be applied: what counts wherever surefoot runs.
 const COMMON: [&str; 4] = [
-    include_str!("../../manifests/namespace.yaml"),
-    include_str!("../../manifests/accounts.yaml"),
-    include_str!("../../manifests/rbac.yaml"),
-    include_str!("../../manifests/bounds.yaml"),
+    include_str!("../../manifests/base/namespace.yaml"),
+    include_str!("../../manifests/base/accounts.yaml"),
+    include_str!("../../manifests/base/rbac.yaml"),
+    include_str!("../../manifests/base/bounds.yaml"),
 ];
-const SERVICE: &str = include_str!("../../manifests/service.yaml");
-const HOOKS: &str = include_str!("../../manifests/hooks.yaml");
+/// What runs in the cluster.
+const INSIDE: [&str; 5] = [
+    include_str!("../../manifests/base/config.yaml"),
+    include_str!("../../manifests/base/service.yaml"),
+    include_str!("../../manifests/base/webhook.yaml"),
+    include_str!("../../manifests/base/controller.yaml"),
+    include_str!("../../manifests/base/network.yaml"),
+];
+/// Last: a Fail hook is there only once everything else is.
+const HOOKS: &str = include_str!("../../manifests/base/hooks.yaml");
+/// As the files name it.
+const IMAGE: &str = concat!("localhost/surefoot:", env!("CARGO_PKG_VERSION"));
 
-/// Print what is needed to register surefoot in a cluster
+/// Print what installs surefoot in a cluster
 ///
-/// Namespace surefoot-system, a service account each for webhook and controller with the rights they need, the
-/// ValidatingAdmissionPolicy that bounds them, and the hooks.
+/// The same as `kubectl kustomize manifests`: namespace surefoot-system, webhook and controller with a service account each and
+/// the rights they need, the ValidatingAdmissionPolicy that bounds them, and the hooks. The controller makes the webhook's
+/// certificate and registers it. The image is what `make image` builds; `--image` says where the nodes find it.
 ///
-/// Without `--url` the hooks call the Service `surefoot-webhook`, which is printed too. What runs behind it (the Deployments of
-/// webhook and controller) is not printed: this version has no image yet, it runs outside the cluster, by `--url`.
+/// With `--url` the hooks call processes that run outside the cluster, and nothing that runs inside is printed. Give `--ca` the
+/// ca.crt that `surefoot certs` wrote.
 ///
-/// The hooks ask only about namespaces that have the label surefoot.dev/guard. Give `--ca` the ca.crt that `surefoot certs` wrote;
-/// without it the hooks carry no caBundle, and the API server trusts only what its system trusts.
+/// The hooks ask only about namespaces that have the label surefoot.dev/guard.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  surefoot manifests --image registry.example.com/surefoot:0.1.0 | kubectl apply -f -
+  kubectl label namespace shop surefoot.dev/guard=audit     # then warn, then enforce
+
+Beside the cluster:
   surefoot certs certs
-  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -
-  kubectl label namespace shop surefoot.dev/guard=audit     # then warn, then enforce")]
+  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -")]
 pub(super) struct Manifests {
+    /// Where the nodes find the image [default: localhost/surefoot and this version]
+    #[arg(long, value_name = "IMAGE", conflicts_with = "url")]
+    image: Option<String>,
     /// Register processes that run outside the cluster under this URL, e.g. https://127.0.0.1:8443
     #[arg(long, requires = "ca")]
     url: Option<String>,
     /// CA certificate (PEM) that signed the serving certificate
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
 }
 
 impl Manifests {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        let url = self.url.as_deref().map(base_url).transpose()?;
+        let Some(url) = self.url else {
+            super::print(&inside(self.image.as_deref())?)?;
+            return Ok(Outcome::Fine);
+        };
         let ca = self.ca.map(|file| ca_bundle(&file)).transpose()?;
-        super::print(&manifests(url.as_deref(), ca.as_deref()))?;
+        super::print(&outside(&base_url(&url)?, &ca.unwrap_or_default()))?;
         Ok(Outcome::Fine)
     }
 }
 
-/// All documents as one YAML stream.
-fn manifests(url: Option<&str>, ca: Option<&str>) -> String {
-    let mut documents = COMMON.map(str::to_owned).to_vec();
-    if url.is_none() {
-        documents.push(SERVICE.to_owned());
-    }
-    documents.push(hooks(url, ca));
-    documents.join("---\n")
+/// What is installed in a cluster, as one YAML stream.
+fn inside(image: Option<&str>) -> anyhow::Result<String> {
+    let text = [COMMON.as_slice(), &INSIDE, &[HOOKS]].concat().join("---\n");
+    let Some(image) = image else { return Ok(text) };
+    let plain = !image.is_empty() && image.chars().all(|sign| sign.is_ascii_alphanumeric() || "./:@-_".contains(sign));
+    anyhow::ensure!(
+        plain,
+        "`--image {image}`: it takes the name of an image, like registry.example.com/surefoot:0.1.0"
+    );
+    Ok(text.replace(&format!("image: {IMAGE}\n"), &format!("image: {image}\n")))
+}
+
+/// What processes beside the cluster need in it, as one YAML stream.
+fn outside(url: &str, ca: &str) -> String {
+    [COMMON.as_slice(), &[&hooks(url, ca)]].concat().join("---\n")
 }
 
 /// The hooks with their `clientConfig` filled in. Text, not a tree: the comments and the layout of the conditions stay.
-fn hooks(url: Option<&str>, ca: Option<&str>) -> String {
+fn hooks(url: &str, ca: &str) -> String {
     let mut text = String::with_capacity(HOOKS.len() + 8192);
     for line in HOOKS.lines() {
         let Some((indent, service)) = line.split_once("service: {") else {
@@ -71,13 +97,7 @@ fn hooks(url: Option<&str>, ca: Option<&str>) -> String {
             continue;
         };
         let path = service.rsplit_once("path: ").map_or("", |(_, rest)| rest.trim_end_matches('}'));
-        let _ = match url {
-            Some(url) => writeln!(text, "{indent}url: {url}{path}"),
-            None => writeln!(text, "{line}"),
-        };
-        if let Some(ca) = ca {
-            let _ = writeln!(text, "{indent}caBundle: {ca}");
-        }
+        let _ = writeln!(text, "{indent}url: {url}{path}\n{indent}caBundle: {ca}");
     }
     text
 }
@@ -119,7 +139,7 @@ mod tests {
 
     #[test]
     fn by_url_every_hook_has_url_and_ca_and_no_service_is_left() {
-        let text = manifests(Some("https://127.0.0.1:8443"), Some("Q0E="));
+        let text = outside("https://127.0.0.1:8443", "Q0E=");
         for path in ["/mutate", "/validate", "/scale"] {
             assert!(
                 text.contains(&format!("      url: https://127.0.0.1:8443{path}\n      caBundle: Q0E=\n")),
@@ -130,10 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn by_service_the_files_are_printed_as_they_are() {
-        let text = manifests(None, None);
-        assert!(text.contains("kind: Service\n") && text.ends_with(HOOKS) && !text.contains("caBundle"), "{text}");
-        assert_eq!(manifests(None, Some("Q0E=")).matches("caBundle: Q0E=").count(), 3);
+    fn the_image_is_named_in_both_deployments_and_nowhere_else() {
+        let text = inside(None).unwrap();
+        assert_eq!(text.matches(&format!("image: {IMAGE}\n")).count(), 2, "the files name another version's image");
+        assert_eq!(text.matches("image: ").count(), 2);
+        let other = inside(Some("registry.example.com:5000/ml/surefoot@sha256:0a")).unwrap();
+        assert_eq!(other.matches("image: registry.example.com:5000/ml/surefoot@sha256:0a\n").count(), 2);
+        for bad in ["", "a b", "x\ny", "$IMAGE", "x#"] {
+            assert!(inside(Some(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -146,14 +171,6 @@ mod tests {
             .collect();
         assert_eq!(conditions.len(), 2);
         assert_eq!(conditions[0], conditions[1]);
-    }
-
-    #[test]
-    fn every_file_is_listed_for_kustomize() {
-        let kustomization = include_str!("../../manifests/kustomization.yaml");
-        for file in ["namespace", "accounts", "rbac", "bounds", "service", "hooks"] {
-            assert!(kustomization.contains(&format!("  - {file}.yaml\n")), "{file}");
-        }
     }
 
     #[test]

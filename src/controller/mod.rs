@@ -12,6 +12,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     future::Future,
     sync::Arc,
 };
@@ -38,6 +39,7 @@ use crate::{
 pub mod by_hand;
 mod events;
 mod failpoint;
+mod installed;
 pub mod lease;
 mod objects;
 mod ownership;
@@ -48,13 +50,16 @@ pub mod sight;
 mod watches;
 mod writes;
 
+pub use installed::{Certificate, Installed};
 pub use writes::Write;
 
 /// Runs until `shutdown` resolves: then ends the write that is under way, and gives the lease back. Each decision takes
-/// `rollouts` as they are then; when they change, every Deployment is looked at again. What is done is counted in `metrics`.
+/// `rollouts` as they are then; when they change, every Deployment is looked at again. Where it is `installed` inside the
+/// cluster, it looks after that too. What is done is counted in `metrics`.
 pub async fn run(
     client: Client,
     rollouts: watch::Receiver<Rollouts>,
+    installed: Option<Installed>,
     metrics: Arc<ControllerMetrics>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Ended> {
@@ -63,6 +68,7 @@ pub async fn run(
         Candidate::new(client.clone(), &own_namespace, keys::LEASE, lease::identity(), Arc::clone(&metrics));
     let leadership = candidate.leadership();
     let writer = Writer::new(client, &own_namespace, Some(leadership.clone()), Arc::clone(&metrics));
+    let installation = keep(installed, writer.clone(), leadership.clone());
     let mut guarded = Guarded::new(writer.reads().clone(), &own_namespace);
     guarded.count_restarts(metrics.watch_restarts.clone());
     let queue = Queue::default();
@@ -87,7 +93,15 @@ pub async fn run(
     };
     tokio::select! {
         ended = guarded.run() => ended.map(|never| match never {}),
+        never = installation => match never {},
         ((), ()) = async { tokio::join!(candidate, worker) } => Ok(()),
+    }
+}
+
+async fn keep(installed: Option<Installed>, writer: Writer, leadership: Leadership) -> Infallible {
+    match installed {
+        Some(installed) => installed::keep(&writer, leadership, &installed).await,
+        None => std::future::pending().await,
     }
 }
 

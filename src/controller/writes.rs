@@ -91,6 +91,10 @@ kinds! {
     TellObserved,
     /// Event: an override counts for nothing.
     TellOverride,
+    /// Hooks: the CA that they trust, and the Namespace that they go with.
+    Register,
+    /// Secret: a new certificate of the webhook.
+    StoreCertificate,
 }
 
 impl Write {
@@ -132,7 +136,8 @@ impl fmt::Display for Unwritten {
     }
 }
 
-/// The one writer: of Deployments, records and Events.
+/// The one writer: of Deployments, records and Events, and of what an installation needs.
+#[derive(Clone)]
 pub(super) struct Writer {
     client: Client,
     reads: Client,
@@ -152,6 +157,11 @@ impl Writer {
     ) -> Self {
         let reads = only_reads(client.clone());
         Self { client, reads, own_namespace: own_namespace.to_owned(), leadership, metrics }
+    }
+
+    /// surefoot's.
+    pub(super) fn own_namespace(&self) -> &str {
+        &self.own_namespace
     }
 
     /// What is done is counted here.
@@ -271,7 +281,7 @@ fn path(plural: &str, namespace: &str) -> String {
 }
 
 /// 422 is what a failing `test` gives, and also what an invalid object gives: whoever asks again finds out which.
-fn unwritten(attempt: &Attempt, error: &kube::Error) -> Unwritten {
+pub(super) fn unwritten(attempt: &Attempt, error: &kube::Error) -> Unwritten {
     match error {
         kube::Error::Api(status) => match status.code {
             404 | 409 => Unwritten::Changed,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use surefoot::controller::Write;
 
 use crate::{
+    certificates::Hooks,
     stage::{Stage, version_of},
     support::Look,
     trial,
@@ -43,6 +44,7 @@ fn story(write: Write) -> (Labels, Story) {
         Write::RecordStall | Write::TellStalled => (ENFORCE, stalled),
         Write::RecordObserved | Write::TellObserved => (&[("surefoot.dev/guard", "warn")], observed),
         Write::TellOverride => (ENFORCE, overridden),
+        Write::Register | Write::StoreCertificate => (ENFORCE, installed),
     }
 }
 
@@ -192,6 +194,15 @@ fn overridden(stage: &Stage, _: Write, point: &str) -> Result<()> {
     let told = stage.events("OverrideIgnored")?;
     ensure!(told.len() == 1, "{told:?}");
     Ok(())
+}
+
+/// The hooks trust what the Secret holds in the end, wherever it was cut off.
+fn installed(stage: &Stage, _: Write, point: &str) -> Result<()> {
+    let hooks = Hooks::made(stage, "8760h")?;
+    stage.start_mortal(point)?;
+    died(stage)?;
+    hooks.trusting(stage)?;
+    stage.stop()
 }
 
 /// The quarantined template comes back while there is no webhook to refuse it, and no controller to see it come.

@@ -20,15 +20,29 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["template"]),
     ("admission", &["template", "config"]),
     ("rollout", &["template", "config"]),
+    ("certificates", &[]),
     ("telemetry", &["config"]),
     ("cluster", &["template", "config", "admission", "rollout", "telemetry"]),
     ("webhook", &["template", "config", "admission", "rollout", "telemetry", "cluster"]),
-    ("controller", &["template", "config", "admission", "rollout", "telemetry", "cluster"]),
-    ("cli", &["template", "config", "admission", "rollout", "telemetry", "cluster", "webhook", "controller"]),
+    ("controller", &["template", "config", "admission", "rollout", "certificates", "telemetry", "cluster"]),
+    (
+        "cli",
+        &[
+            "template",
+            "config",
+            "admission",
+            "rollout",
+            "certificates",
+            "telemetry",
+            "cluster",
+            "webhook",
+            "controller",
+        ],
+    ),
 ];
 
 /// Values in, values out.
-const PURE: &[&str] = &["template", "config", "admission", "rollout"];
+const PURE: &[&str] = &["template", "config", "admission", "rollout", "certificates"];
 
 /// What a pure room does not even name.
 const IMPURE: &[&str] =

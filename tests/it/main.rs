@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 mod actions;
 mod bed;
+mod certificates;
 mod check;
 mod check_author;
 mod check_cluster;
@@ -33,6 +34,7 @@ mod injector;
 mod lease;
 mod levels;
 mod loading;
+mod manifests;
 mod models;
 mod node;
 mod node_causes;
@@ -79,6 +81,7 @@ fn main() {
     trials.extend(fuzz::trials());
     trials.extend(http::trials());
     trials.extend(loading::trials());
+    trials.extend(manifests::trials());
     trials.extend(hooks::trials());
     trials.extend(overrides::trials());
     trials.extend(facts::trials());
@@ -93,6 +96,7 @@ fn main() {
     trials.extend(revert::trials());
     trials.extend(ownership::trials());
     trials.extend(gitops::trials());
+    trials.extend(certificates::trials());
     trials.extend(crash::trials());
     trials.extend(faults::trials());
     trials.extend(lease::trials());

@@ -72,6 +72,8 @@ pub(crate) struct Stage {
     mortal: RefCell<Option<Process>>,
     died: Cell<Option<Instant>>,
     others: RefCell<Vec<Process>>,
+    /// What controllers are started with besides.
+    arguments: RefCell<Vec<String>>,
 }
 
 impl Stage {
@@ -106,8 +108,8 @@ impl Stage {
         let relay = Relay::start_for(&ground.plane, Some(&format!("stage={name}")))?;
         let account = relay.account(ground.surefoot.controller_account())?;
         let folder = run::subfolder(name)?;
-        let (generation, mortal, died, others) = Default::default();
-        Ok(Self { ground, name: name.to_owned(), relay, account, folder, generation, mortal, died, others })
+        let (generation, mortal, died, others, arguments) = Default::default();
+        Ok(Self { ground, name: name.to_owned(), relay, account, folder, generation, mortal, died, others, arguments })
     }
 
     /// Starts a controller that lives until it is told otherwise.
@@ -138,7 +140,7 @@ impl Stage {
         let mut command = Command::new(shared::program());
         command.arg("controller").arg("--config").arg(self.ground.surefoot.config());
         command.arg("--kubeconfig").arg(account).env("POD_NAMESPACE", self.own());
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0"]).args(&*self.arguments.borrow());
         if let Some(point) = die_at {
             command.env("SUREFOOT_DIE_AT", point);
         }
@@ -251,7 +253,13 @@ impl Stage {
         &self.ground.plane
     }
 
-    fn own(&self) -> String {
+    /// From now on controllers are started with these as well.
+    pub(crate) fn with_arguments(&self, arguments: &[&str]) {
+        self.arguments.borrow_mut().extend(arguments.iter().map(|&argument| argument.to_owned()));
+    }
+
+    /// surefoot's namespace.
+    pub(crate) fn own(&self) -> String {
         format!("{}-own", self.name)
     }
 
