@@ -8,7 +8,8 @@ package surefoot.model_servers
 # By the organisation in the image's name, what follows the registry's host: `nvidia` for
 # `nvcr.io/nvidia/tritonserver:24.05-py3`, and for a mirror of it at `registry.local/mirror/nvidia/tritonserver:24.05-py3`.
 #
-#   image    glob on organisation and name, and tag, where a glob for the tag is given
+#   image    glob on organisation and name
+#   tag      glob on the tag, where that tells more; "" is an image by its digest alone, or by nothing
 #   port     what the server answers health checks on, unless it is told otherwise
 #   others   ports of other kinds (gRPC, metrics), never asked by HTTP
 #   ready    path that answers 200 once the model is loaded
@@ -79,10 +80,16 @@ servers := {
 		"name": "NVIDIA NIM", "image": "nim/*/*", "port": 8000,
 		"ready": "/v1/health/ready", "live": "/v1/health/live", "startup": 1800,
 	}],
-	"ggml-org": [{
-		"name": "llama.cpp", "image": "ggml-org/llama.cpp", "tag": "server*", "port": 8080,
-		"ready": "/health", "live": "/health", "startup": 600, "loopback": true,
-	}],
+	"ggml-org": [
+		{
+			"name": "llama.cpp", "image": "ggml-org/llama.cpp", "tag": "server*", "port": 8080,
+			"ready": "/health", "live": "/health", "startup": 600, "loopback": true,
+		},
+		{
+			"name": "llama.cpp", "image": "ggml-org/llama.cpp", "tag": "", "port": 8080,
+			"ready": "/health", "live": "/health", "startup": 600, "suggest": "only the tag says whether it is the server",
+		},
+	],
 	"openvino": [{
 		"name": "OpenVINO Model Server", "image": "openvino/model_server*", "port": 8000, "others": [9000],
 		"ready": "/v2/health/ready", "live": "/v2/health/live", "startup": 600,

@@ -4,31 +4,48 @@ import data.surefoot.model_servers
 
 name_of(image) := model_servers.running({"image": image}).name
 
+images := {
+	"nvcr.io/nvidia/tritonserver:24.05-py3": "Triton",
+	"registry.local:5000/mirror/nvidia/tritonserver@sha256:0123": "Triton",
+	"nvidia/tritonserver": "Triton",
+	"vllm/vllm-openai:v0.11.0": "vLLM",
+	"vllm/vllm-openai-cpu:v0.11.0": "vLLM",
+	"rocm/vllm:latest": "vLLM",
+	"ghcr.io/llm-d/llm-d-cuda:v0.3": "vLLM",
+	"ghcr.io/huggingface/text-generation-inference:3.3": "Text Generation Inference",
+	"pytorch/torchserve:0.12.0-gpu": "TorchServe",
+	"pytorch/torchserve-kfs:0.12.0": "TorchServe",
+	"tensorflow/serving:2.16.1": "TensorFlow Serving",
+	"seldonio/mlserver:1.6.1": "MLServer",
+	"seldonio/seldon-core-executor:1.18": "Seldon Core",
+	"kserve/sklearnserver:v0.15": "KServe",
+	"rayproject/ray-llm:2.46": "Ray Serve",
+	"ollama/ollama:0.12": "Ollama",
+	"lmsysorg/sglang:v0.5": "SGLang",
+	"nvcr.io/nim/meta/llama-3.1-8b-instruct:1.8": "NVIDIA NIM",
+	"ghcr.io/ggml-org/llama.cpp:server-cuda": "llama.cpp",
+	"openvino/model_server:2025.3": "OpenVINO Model Server",
+}
+
 test_images if {
-	rows := {
-		"nvcr.io/nvidia/tritonserver:24.05-py3": "Triton",
-		"registry.local:5000/mirror/nvidia/tritonserver@sha256:0123": "Triton",
-		"nvidia/tritonserver": "Triton",
-		"vllm/vllm-openai:v0.11.0": "vLLM",
-		"vllm/vllm-openai-cpu:v0.11.0": "vLLM",
-		"rocm/vllm:latest": "vLLM",
-		"ghcr.io/llm-d/llm-d-cuda:v0.3": "vLLM",
-		"ghcr.io/huggingface/text-generation-inference:3.3": "Text Generation Inference",
-		"pytorch/torchserve:0.12.0-gpu": "TorchServe",
-		"pytorch/torchserve-kfs:0.12.0": "TorchServe",
-		"tensorflow/serving:2.16.1": "TensorFlow Serving",
-		"seldonio/mlserver:1.6.1": "MLServer",
-		"seldonio/seldon-core-executor:1.18": "Seldon Core",
-		"kserve/sklearnserver:v0.15": "KServe",
-		"rayproject/ray-llm:2.46": "Ray Serve",
-		"ollama/ollama:0.12": "Ollama",
-		"lmsysorg/sglang:v0.5": "SGLang",
-		"nvcr.io/nim/meta/llama-3.1-8b-instruct:1.8": "NVIDIA NIM",
-		"ghcr.io/ggml-org/llama.cpp:server-cuda": "llama.cpp",
-		"openvino/model_server:2025.3": "OpenVINO Model Server",
-	}
-	wrong := {image: name | some image, name in rows; not name_of(image) == name}
+	wrong := {image: name | some image, name in images; not name_of(image) == name}
 	wrong == {}
+	count({name | some name in images}) == count({server.name | server := model_servers.servers[_][_]})
+}
+
+digest := "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+test_images_by_digest if {
+	wrong := {written: name |
+		some image, name in images
+		bare := regex.replace(image, "(:[^/]*|@.*)$", "")
+		some written in {concat("", [bare, digest]), concat("", ["registry.local:5000/mirror/", bare, digest])}
+		not name_of(written) == name
+	}
+	wrong == {}
+	with_tag := {image: name | some image, name in images; not name_of(concat("", [split(image, "@")[0], digest])) == name}
+	with_tag == {}
+	not name_of(concat("", ["ghcr.io/ggml-org/llama.cpp:full", digest]))
 }
 
 test_other_images if {

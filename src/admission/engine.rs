@@ -103,7 +103,7 @@ impl Engine {
         regorus.set_gather_prints(true);
         regorus.set_execution_timer_config(ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL });
         for rule in rules {
-            watch.test(rule);
+            watch.begin(&format!("what {rule} covers"));
             // One that breaks has touched what it reached.
             let _ = eval(&mut regorus, rule, limit);
         }

@@ -9,7 +9,10 @@
 
 mod walk;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use regorus::unstable::{self as ast, Ref, RuleHead, Span};
 
@@ -48,11 +51,10 @@ pub(super) struct Rule {
     pub(super) is_set: bool,
 }
 
-/// Brackets nested too deeply, in a text that was not parsed yet.
-pub(super) fn text(source: &Source) -> Option<LoadError> {
-    let (mut open, mut work): (usize, u64) = (0, 0);
-    let mut chars = source.text.char_indices();
-    while let Some((index, c)) = chars.next() {
+/// Where the comments and strings of a text are, which need not parse.
+pub(super) fn quoted(text: &str) -> Vec<Range<usize>> {
+    let (mut quoted, mut chars) = (Vec::new(), text.char_indices());
+    while let Some((begin, c)) = chars.next() {
         match c {
             '#' => while chars.next().is_some_and(|(_, c)| c != '\n') {},
             '`' => while chars.next().is_some_and(|(_, c)| c != '`') {},
@@ -63,6 +65,23 @@ pub(super) fn text(source: &Source) -> Option<LoadError> {
                     Some(_) => {}
                 }
             },
+            _ => continue,
+        }
+        quoted.push(begin..chars.offset());
+    }
+    quoted
+}
+
+/// Brackets nested too deeply, in a text that was not parsed yet.
+pub(super) fn text(source: &Source) -> Option<LoadError> {
+    let (mut open, mut work): (usize, u64) = (0, 0);
+    let mut quoted = quoted(&source.text).into_iter().peekable();
+    for (index, c) in source.text.char_indices() {
+        while quoted.next_if(|quoted| quoted.end <= index).is_some() {}
+        if quoted.peek().is_some_and(|quoted| quoted.contains(&index)) {
+            continue;
+        }
+        match c {
             '[' | '{' | '(' => {
                 open += 1;
                 work = work.saturating_add(1 << open.min(MAX_NESTING));
@@ -122,14 +141,49 @@ fn package(module: &ast::Module) -> Vec<String> {
 /// Packages by name, each with those that its rules refer to.
 pub(super) type References = BTreeMap<Vec<String>, BTreeSet<Vec<String>>>;
 
-/// All that is wrong with modules that parse, each file on its own and all together; and who refers to whom.
-pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> (Vec<LoadError>, References) {
+/// What [`check`] gives.
+pub(super) struct Checked {
+    /// All that is wrong, each file on its own and all together.
+    pub(super) errors: Vec<LoadError>,
+    /// Who refers to whom.
+    pub(super) references: References,
+    /// Where each module, in their order, calls `print`; outer calls before those within.
+    prints: Vec<Vec<Range<usize>>>,
+}
+
+impl Checked {
+    /// Takes `print` out of the texts of the modules that were checked; all else stays in its place.
+    ///
+    /// OPA does the same where nobody asked to see it. The engine would write to stderr, between the lines of the log and as
+    /// much as a policy likes, and whoever gathers it instead gathers it all in memory.
+    pub(super) fn hush(&self, modules: &mut [Module]) {
+        for (module, prints) in modules.iter_mut().zip(&self.prints) {
+            let mut done = 0;
+            for print in prints {
+                if let Some(call) = module.text.get(print.clone()).filter(|_| print.start >= done) {
+                    module.text.replace_range(print.clone(), &held(call));
+                    done = print.end;
+                }
+            }
+        }
+    }
+}
+
+/// What stands for a call of `print`: as many bytes on as many lines.
+fn held(call: &str) -> String {
+    const TRUE: &str = "true";
+    let rest = call.bytes().skip(TRUE.len()).map(|byte| if byte == b'\n' { '\n' } else { ' ' });
+    TRUE.chars().chain(rest).collect()
+}
+
+/// Checks modules that parse.
+pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> Checked {
     let mut names = Names::default();
     for module in modules {
         names.learn(module);
     }
     let mut graph: BTreeMap<Vec<String>, Calls> = BTreeMap::new();
-    let (mut wrong, mut references) = (Vec::new(), References::new());
+    let (mut wrong, mut references, mut prints) = (Vec::new(), References::new(), Vec::new());
     for module in modules {
         let mut walk = Walk::new(module, &names);
         let others = references.entry(package(module)).or_default();
@@ -141,6 +195,9 @@ pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> (Vec<Lo
                 .or_insert_with(|| Calls { at: rule.span().clone(), to: BTreeSet::new() });
             calls.to.append(&mut walk.refers);
         }
+        let mut calls: Vec<_> = walk.prints.iter().map(|span| span.start as usize..span.end as usize).collect();
+        calls.sort_by_key(|call| (call.start, std::cmp::Reverse(call.end)));
+        prints.push(calls);
         wrong.append(&mut walk.wrong);
     }
     wrong.extend(recursion(&graph));
@@ -150,7 +207,7 @@ pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> (Vec<Lo
         let file = span.source.get_path();
         ConfigError::new(file, super::policy_set::text_of(sources, file), place(&span), message)
     };
-    (wrong.into_iter().map(error).collect(), references)
+    Checked { errors: wrong.into_iter().map(error).collect(), references, prints }
 }
 
 /// `package` and all that it refers to, by others too.
@@ -267,6 +324,30 @@ mod tests {
                     format!("{}:{} {}", error.line, error.column, error.message)
                 })
                 .collect(),
+        }
+    }
+
+    #[test]
+    fn print_is_taken_out_and_the_rest_stays_in_its_place() {
+        let rows = [
+            (
+                "deny contains 1 if { print(\"a\", input.x); input.y }",
+                "deny contains 1 if { true               ; input.y }",
+            ),
+            ("x if {\n\tprint(\n\t\tsprintf(\"é)\", [])\n\t)\n}", "x if {\n\ttrue  \n                    \n  \n}"),
+            ("x if every y in input.z { print(print(y)) }", "x if every y in input.z { true            }"),
+            ("x := [y | some y in input.z; print(y)]", "x := [y | some y in input.z; true    ]"),
+            ("print(a) := a\nx := print(1)", "print(a) := a\nx := print(1)"),
+            ("x := \"print(1)\" # print(2)", "x := \"print(1)\" # print(2)"),
+        ];
+        for (body, hushed) in rows {
+            let source = |body| crate::admission::Source {
+                path: "p.rego".to_owned(),
+                text: format!("package surefoot.p\n\n{body}\n"),
+            };
+            let (mut engine, mut modules) = crate::admission::policy_set::parse(&[source(body)]).unwrap();
+            super::check(engine.modules(), &[source(body)]).hush(&mut modules);
+            assert_eq!(modules[0].text, source(hushed).text, "{body}");
         }
     }
 

@@ -91,13 +91,13 @@ impl Watch {
         Ok(())
     }
 
-    /// The test with this name is about to be run.
-    pub fn test(&self, name: &str) {
-        self.lock().begin(name);
+    /// Something other than the rule of a policy is about to be evaluated; `told` in words, of which it has several.
+    pub fn begin(&self, told: &str) {
+        self.lock().begin(told);
     }
 
-    /// How many questions were asked, and what the last one was: the package of a policy, or the name of a test with its
-    /// dots. As long as they stay the same, that one is being answered.
+    /// How many questions were asked, and what the last one was: the package of a policy, or the words of
+    /// [`Watch::begin`]. As long as they stay the same, that one is being answered.
     pub fn progress(&self) -> (usize, String) {
         let asked = self.lock();
         (asked.count, asked.last.clone())

@@ -303,7 +303,7 @@ mod tests {
   quarantine             this pod template was reverted at 2026-11-22T15:02:00Z
     why  version 2.4.0 failed 12 of 30 probes in 41 s, the budget is 10: readiness of container "model", HTTP 503
     now  version 2.3.1 is running, 4 of 4 pods ready
-    fix  change the pod template (a new image is enough), or take the risk for two hours, say why, and apply again:
+    fix  change the pod template (a new image is enough), or take the risk for a few hours, say why, and apply again:
          kubectl annotate deploy churn -n shop surefoot.dev/override="2026-11-22T18:00Z WHY" --overwrite"#
         );
         assert_eq!(

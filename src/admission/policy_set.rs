@@ -76,6 +76,13 @@ pub struct PolicySet {
     unseen: Vec<&'static str>,
 }
 
+/// What becomes of what policies print.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prints {
+    Shown,
+    Hushed,
+}
+
 /// One policy of a set.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -171,15 +178,25 @@ impl PolicySet {
         sources
     }
 
-    /// Checks, compiles and configures `sources`. Files that do not end in `.rego` are passed over.
+    /// Checks, compiles and configures `sources`. Files that do not end in `.rego` are passed over. What policies print
+    /// goes to stderr while they judge.
     pub fn load(sources: Vec<Source>, config: &Config) -> Result<Self, LoadErrors> {
-        Self::checked(&rego(sources), config, &Arc::default()).map(|(set, _)| set)
+        Self::checked(&rego(sources), config, &Arc::default(), Prints::Shown).map(|(set, _)| set)
     }
 
     /// The same, with the engine that has parsed all files, tests too.
-    fn checked(sources: &[Source], config: &Config, watch: &Arc<Watch>) -> Result<(Self, Engine), LoadErrors> {
-        let (mut engine, modules) = parse(sources)?;
-        let (mut errors, references) = gate::check(engine.modules(), sources);
+    fn checked(
+        sources: &[Source],
+        config: &Config,
+        watch: &Arc<Watch>,
+        prints: Prints,
+    ) -> Result<(Self, Engine), LoadErrors> {
+        let (mut engine, mut modules) = parse(sources)?;
+        let checked = gate::check(engine.modules(), sources);
+        if prints == Prints::Hushed {
+            checked.hush(&mut modules);
+        }
+        let gate::Checked { mut errors, references, .. } = checked;
         let mut packages = policies(&modules, sources, &mut errors);
         if packages.is_empty() && errors.is_empty() {
             errors.push(no_place("no policy: none of the files has a package `surefoot.NAME`"));
@@ -205,11 +222,11 @@ impl PolicySet {
         Ok((set, engine))
     }
 
-    /// The same, and the set's own tests pass. Each that does not is an error with its place. A test may do what nothing
-    /// stops, and this does not return then: `watch` shows which.
+    /// The same for whoever serves: the set's own tests pass, and its policies print nothing. Each test that fails is an error
+    /// with its place. A test may do what nothing stops, and this does not return then: `watch` shows which.
     pub fn load_tested(sources: Vec<Source>, config: &Config, watch: &Arc<Watch>) -> Result<Self, LoadErrors> {
         let sources = rego(sources);
-        let (set, engine) = Self::checked(&sources, config, watch)?;
+        let (set, engine) = Self::checked(&sources, config, watch, Prints::Hushed)?;
         let failed = Tests::of(sources.clone(), engine)?.run_all(watch).into_iter().filter_map(|test| {
             let TestOutcome { name, file, line, column, failed, .. } = test;
             let message = format!("test {name} failed: {}; `surefoot test` shows more", failed?);
@@ -457,6 +474,13 @@ fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>)
         }
         for rule in &module.rules {
             let Some(known) = RULES.into_iter().chain(["params"]).find(|known| *known == rule.name) else { continue };
+            if module.file.ends_with("_test.rego") {
+                let message = format!(
+                    "`{known}` in a file of tests, which does not go where the policy goes; write it beside them"
+                );
+                error(rule.at, message);
+                continue;
+            }
             policy.places.entry(known).or_insert_with(|| (module.file.clone(), rule.at));
             if known != "params" && !rule.is_set {
                 error(rule.at, format!("`{known}` must be a set: `{known} contains finding if {{ ... }}`"));
@@ -658,7 +682,11 @@ mod tests {
     #[test]
     fn what_is_no_policy_set_is_named_with_its_place() {
         const OK: &str = "package surefoot.p\ndeny contains \"x\" if input.x\n";
-        let rows: [(&[(&str, &str)], &str); 17] = [
+        let rows: [(&[(&str, &str)], &str); 18] = [
+            (
+                &[("p/policy.rego", OK), ("p/policy_test.rego", "package surefoot.p\nwarn contains \"x\"\n")],
+                "p/policy_test.rego:2:1 `warn` in a file of tests",
+            ),
             (&[], ":0:0 no policy: none of the files has a package `surefoot.NAME`"),
             (&[("README.md", "hello")], ":0:0 no policy"),
             (&[("p/policy.rego", "")], "p/policy.rego:1:1 "),

@@ -38,7 +38,7 @@ fn describe(request: &Request, history: &History, entry: &Quarantined, now: Time
         Via::Deployment => "change the pod template (a new image is enough), or take",
         Via::Scale => "apply another pod template first, or take",
     };
-    let fix = format!("{way_out} the risk for two hours, say why, and apply again:\n{}", override_line(request, now));
+    let fix = format!("{way_out} the risk for a few hours, say why, and apply again:\n{}", override_line(request, now));
     Finding {
         policy: "quarantine".to_owned(),
         code: String::new(),
@@ -51,7 +51,7 @@ fn describe(request: &Request, history: &History, entry: &Quarantined, now: Time
     }
 }
 
-/// The line that sets an override for two hours: a command, or, for a Deployment that is not there yet, one for its file.
+/// The line that sets an override for two to three hours: a command, or, for a Deployment that is not there yet, one for its file.
 /// It ends with an hour, so that it is the same line for as long.
 pub(super) fn override_line(request: &Request, now: Timestamp) -> String {
     let until = now

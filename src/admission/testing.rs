@@ -129,7 +129,7 @@ impl Tests {
                 let seconds = LIMIT_OF_ALL.as_secs();
                 return TestOutcome::new(test, Some(format!("not run: the tests before it took {seconds} s together")));
             }
-            watch.test(&test.name);
+            watch.begin(&format!("{}:{}:{}: test {}", test.file, test.line, test.column, test.name));
             let outcome = self.run(test, LIMIT.min(left));
             left = left.saturating_sub(outcome.took);
             outcome

@@ -80,6 +80,8 @@ pub(super) struct Walk<'a> {
     pub(super) refers: BTreeSet<Vec<String>>,
     /// Targets of `with`.
     pub(super) replaces: BTreeSet<Vec<String>>,
+    /// Calls of the built-in `print`.
+    pub(super) prints: Vec<Span>,
     pub(super) wrong: Vec<(Span, String)>,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Walk<'a> {
             depth: 0,
             refers: BTreeSet::new(),
             replaces: BTreeSet::new(),
+            prints: Vec::new(),
             wrong: Vec::new(),
         }
     }
@@ -215,7 +218,10 @@ impl<'a> Walk<'a> {
                 self.query(query, [term].into_iter());
             }
             Expr::ObjectCompr { key, value, query, .. } => self.query(query, [key, value].into_iter()),
-            Expr::Call { fcn, params, .. } => {
+            Expr::Call { span, fcn, params, .. } => {
+                if self.is_print(fcn) {
+                    self.prints.push(span.clone());
+                }
                 self.call(fcn, params.len());
                 params.iter().for_each(|param| self.expr(param));
             }
@@ -301,6 +307,10 @@ impl<'a> Walk<'a> {
     fn is_known(&self, name: &str) -> bool {
         let in_scope = |scope: &Scope| scope.declared.contains(name) || scope.bound.contains(name);
         ["input", "_"].contains(&name) || self.imports.contains_key(name) || self.scopes.iter().any(in_scope)
+    }
+
+    fn is_print(&self, function: &Expr) -> bool {
+        matches!(function, Expr::Var { span, .. } if span.text() == "print" && self.resolve("print", &[]).is_none())
     }
 
     fn call(&mut self, function: &Expr, given: usize) {

@@ -14,7 +14,7 @@ use std::{
 use regorus::unstable::{self as ast, Expr, Literal, Query, Ref, RuleHead, Span};
 
 use super::{Test, Tests, extent};
-use crate::admission::{Source, Watch};
+use crate::admission::{Source, Watch, gate};
 
 /// Lines of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,11 @@ fn direct(module: &ast::Module) -> String {
 fn with_path(text: &str, name: &str, path: &str) -> String {
     let mut direct = String::with_capacity(text.len() * 2);
     let mut done = 0;
+    let quoted = gate::quoted(text);
     for (at, _) in text.match_indices(name) {
+        if quoted.iter().any(|quoted| quoted.contains(&at)) {
+            continue;
+        }
         let goes_on = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
         let begins = !text[..at].ends_with(goes_on);
         if begins && text[at + name.len()..].starts_with(['.', '[']) {

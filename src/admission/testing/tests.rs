@@ -172,6 +172,9 @@ fn a_line_is_missed_when_something_on_it_was_not_reached() {
         ("a if {\"x\": input.x} == {\"x\": 1}", "test_a if p.a with input.x as 1", "2", ""),
         ("a if not input.x\n\nb[k] := v if some k, v in input.m", "test_a if { p.a\n p.b }", "2 4", "4"),
         ("a if {\n\tinput.x\n} else if {\n\tinput.y\n}", "test_a if not p.a", "2 3 4 5", "2 4"),
+        // The name of the import in a string is no import.
+        ("a if startswith(input.x, \"p.x/\")", "test_a if p.a with input.x as \"p.x/y\"", "2", ""),
+        ("a if startswith(input.x, \"p.x/\")", "test_a if { # \"\n p.a with input.x as `p.x/y` }", "2", ""),
         // To read one rule of a package is not to test the others.
         ("a if input.x\n\nb if input.y", "test_a if p.a with input as {\"x\": 1, \"y\": 1}", "2 4", "4"),
         ("a if input.x\n\nb if input.y", "test_a if p[\"a\"] with input.x as 1", "2 4", "4"),

@@ -1,8 +1,12 @@
 //! One run: each policy set on its own, and what is to be said of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -15,14 +19,16 @@ use super::{
 };
 use crate::{
     admission::{
-        TestOutcome, Tests, Watch,
+        PolicySet, Source, TestOutcome, Tests, Watch,
         testing::{self, Coverage},
     },
     cli::{
         Outcome, given_up,
         judge::{Aside, Judge},
         load::{self, Unusable},
+        plural,
     },
+    config::Config,
 };
 
 /// Everything that one run has to say.
@@ -125,107 +131,177 @@ fn percent((lines, missed): (usize, usize)) -> Option<f64> {
     (lines > 0).then(|| 100.0 * (lines - missed) as f64 / lines as f64)
 }
 
-impl Set {
-    /// It ends, whatever is in the folder.
-    pub(super) fn run(args: &Test, dir: &Path) -> Self {
-        // A test is asked, and then why it failed and what it tried, each within the time that it may take.
-        let limit = load::STUCK + args.timeout.saturating_mul(3);
-        let (args, set) = (args.clone(), dir.to_owned());
-        given_up::unless_stuck(limit, move |watch| Self::filled(&args, &set, watch)).unwrap_or_else(|error| Self {
-            problems: vec![format!("{}: {error:#}; the set was not tested", dir.display())],
-            ..Self::default()
-        })
+/// What a folder has to run.
+struct Work {
+    args: Test,
+    dir: PathBuf,
+    config: Config,
+    policies: PolicySet,
+    sources: Vec<Source>,
+    tests: Tests,
+    /// Its folder, and what lies there.
+    folder: PathBuf,
+    cases: Cases,
+}
+
+impl Work {
+    fn load(args: Test, dir: PathBuf) -> Result<Self, Unusable> {
+        let config = load::config(args.config.as_deref())?;
+        let policies = load::policies(Some(&dir), &config)?;
+        let sources = load::read(&dir)?;
+        let tests = Tests::load(&sources)?;
+        let folder = args.cases_of(&dir);
+        let cases = if args.cases.is_some() || folder.is_dir() { cases::find(&folder)? } else { Cases::default() };
+        Ok(Self { args, dir, config, policies, sources, tests, folder, cases })
     }
 
-    fn filled(args: &Test, dir: &Path, watch: &Watch) -> Self {
+    fn run_test(&self, test: &testing::Test, watch: &Watch) -> TestOutcome {
+        let shown = |file: &str| load::shown(Some(&self.dir), file);
+        watch.begin(&format!("{}:{}:{}: test {}", shown(&test.file), test.line, test.column, test.name));
+        let mut outcome = self.tests.run(test, self.args.timeout);
+        outcome.file = shown(&outcome.file);
+        for printed in &mut outcome.prints {
+            *printed = shown(printed);
+        }
+        outcome
+    }
+
+    /// Those that match `--run`.
+    fn wanted_tests(&self) -> impl Iterator<Item = &testing::Test> {
+        self.tests.iter().filter(|test| self.args.wants(&test.name))
+    }
+
+    fn run_cases(&self, found: &Sender<(String, Case)>, watch: &Watch) {
+        let judge = Judge {
+            set: self.policies.clone(),
+            policies: Some(self.dir.clone()),
+            config: self.config.clone(),
+            with_defaults: true,
+            now: Timestamp::now(),
+            aside: Aside::default(),
+        };
+        for (policy, file) in &self.cases.files {
+            // Cases of policies that there are not are told in a note.
+            let Some(known) = judge.set.policies().iter().find(|it| it.name == *policy) else { continue };
+            if self.args.wants(&file.display().to_string()) {
+                watch.begin(&format!("{}: the case", file.display()));
+                let _nobody_waits = found.send((group(&known.file), cases::run(&judge, known, file)));
+            }
+        }
+    }
+}
+
+/// What to do about a question that nothing stops.
+const BOUND: &str = "look for what doubles at each step, and bound it";
+
+impl Set {
+    /// It ends, whatever is in the folder. What is given up costs only itself: what was found besides is in the set.
+    pub(super) fn run(args: &Test, dir: &Path) -> Self {
         let mut set = Self::default();
-        match set.fill(args, dir, watch) {
-            Ok(()) => {}
+        let loaded = {
+            let (args, dir) = (args.clone(), dir.to_owned());
+            given_up::unless_stuck(load::STUCK, move |_| Work::load(args, dir))
+        };
+        match loaded.unwrap_or_else(|stuck| Err(stuck.context(format!("{} was not tested", dir.display())).into())) {
+            Ok(work) => set.fill(&Arc::new(work)),
             Err(Unusable::Unread(error)) => set.problems.push(format!("{error:#}")),
             Err(Unusable::Wrong(errors)) => set.problems.extend(errors.0.iter().map(ToString::to_string)),
         }
         set
     }
 
-    fn fill(&mut self, args: &Test, dir: &Path, watch: &Watch) -> Result<(), Unusable> {
-        let config = load::config(args.config.as_deref())?;
-        let policies = load::policies(Some(dir), &config)?;
-        let sources = load::read(dir)?;
-        let tests = Tests::load(&sources)?;
-        let folder = args.cases_of(dir);
-        let cases = if args.cases.is_some() || folder.is_dir() { cases::find(&folder)? } else { Cases::default() };
-        self.notes =
-            cases::strays(&cases, &policies).into_iter().map(|it| format!("{}: {it}", folder.display())).collect();
-        for policy in sources.iter().filter(|source| !source.path.ends_with("_test.rego")) {
+    fn fill(&mut self, work: &Arc<Work>) {
+        let strays = cases::strays(&work.cases, &work.policies).into_iter();
+        self.notes = strays.map(|it| format!("{}: {it}", work.folder.display())).collect();
+        for policy in work.sources.iter().filter(|source| !source.path.ends_with("_test.rego")) {
             self.rows.entry(group(&policy.path)).or_default();
         }
-        self.unit_tests(args, dir, &tests, watch);
-        let judge = Judge {
-            set: policies,
-            policies: Some(dir.to_owned()),
-            config,
-            with_defaults: true,
-            now: Timestamp::now(),
-            aside: Aside::default(),
-        };
-        let ended = tests.iter().filter(|test| args.run.is_none() && self.ended(&test.name, args.timeout));
-        let ended: Vec<&testing::Test> = ended.collect();
-        let coverage = thread::scope(|scope| {
-            // Beside the cases, which take as long.
-            let coverage = scope.spawn(|| tests.coverage(ended.into_iter(), args.timeout, watch));
-            self.run_cases(args, &judge, cases.files, watch);
-            coverage.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+        self.unit_tests(work);
+        // Side by side: they take as long as each other.
+        let (cases, coverage) = thread::scope(|scope| {
+            let coverage = scope.spawn(|| self.measured(work));
+            (judged(work), coverage.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked)))
         });
-        for (file, coverage) in coverage.into_iter().filter(|_| args.run.is_none()) {
-            let text = sources.iter().find(|source| source.path == file).map(|it| it.text.clone());
-            let row = self.rows.entry(group(&file)).or_default();
-            let file = load::shown(Some(dir), &file);
-            row.files.push(Covered { file, text: text.unwrap_or_default(), coverage });
-        }
-        if self.tests.is_empty() && self.cases.is_empty() {
-            self.problems.push(match &args.run {
-                Some(pattern) => format!("no test or case of {} matches `{pattern}`", dir.display()),
-                None => format!("{}: there is no test; write rules test_… in policy_test.rego", dir.display()),
+        self.add_coverage(work, coverage);
+        self.add_cases(cases);
+        if self.tests.is_empty() && self.cases.is_empty() && self.problems.is_empty() {
+            let dir = work.dir.display();
+            self.problems.push(match &work.args.run {
+                Some(pattern) => format!("no test or case of {dir} matches `{pattern}`"),
+                None => format!("{dir}: there is no test; write rules test_… in policy_test.rego"),
             });
         }
-        Ok(())
     }
 
-    fn unit_tests(&mut self, args: &Test, dir: &Path, tests: &Tests, watch: &Watch) {
-        for test in tests.iter().filter(|test| args.wants(&test.name)) {
-            watch.test(&test.name);
-            let mut outcome = tests.run(test, args.timeout);
-            let row = self.rows.entry(group(&outcome.file)).or_default();
+    fn unit_tests(&mut self, work: &Arc<Work>) {
+        let (sender, outcomes) = channel();
+        let its = Arc::clone(work);
+        let ended = given_up::unless_stuck(stuck_after(&work.args), move |watch| {
+            for test in its.wanted_tests() {
+                let _nobody_waits = sender.send((group(&test.file), its.run_test(test, watch)));
+            }
+        });
+        for (group, outcome) in outcomes.try_iter() {
+            let row = self.rows.entry(group).or_default();
             row.tests += 1;
             row.took += outcome.took;
-            outcome.file = load::shown(Some(dir), &outcome.file);
-            for printed in &mut outcome.prints {
-                *printed = load::shown(Some(dir), printed);
-            }
             self.tests.push(outcome);
+        }
+        if let Err(stuck) = ended {
+            let after = work.wanted_tests().count().saturating_sub(self.tests.len() + 1);
+            let rest = if after > 0 { format!("; not run after it: {}", plural(after, "test")) } else { String::new() };
+            self.problems.push(format!("{stuck:#}; {BOUND}{rest}"));
         }
     }
 
-    /// It did not spend all of its time, so it may be asked again.
-    fn ended(&self, name: &str, limit: Duration) -> bool {
-        self.tests.iter().any(|outcome| outcome.name == name && outcome.took < limit)
+    /// What the tests reach that did not spend all of their time: they may be asked again.
+    fn measured(&self, work: &Arc<Work>) -> anyhow::Result<BTreeMap<String, Coverage>> {
+        if work.args.run.is_some() {
+            return Ok(BTreeMap::new());
+        }
+        let limit = work.args.timeout;
+        let ended = self.tests.iter().filter(|test| test.took < limit).map(|test| test.name.clone());
+        let (its, ended): (_, BTreeSet<String>) = (Arc::clone(work), ended.collect());
+        given_up::unless_stuck(stuck_after(&work.args), move |watch| {
+            its.tests.coverage(its.tests.iter().filter(|test| ended.contains(&test.name)), limit, watch)
+        })
     }
 
-    fn run_cases(&mut self, args: &Test, judge: &Judge, cases: Vec<(String, PathBuf)>, watch: &Watch) {
-        for (policy, file) in cases {
-            // Cases of policies that there are not are told in a note.
-            let Some(known) = judge.set.policies().iter().find(|it| it.name == policy) else { continue };
-            if !args.wants(&file.display().to_string()) {
-                continue;
-            }
-            watch.test(&file.display().to_string());
-            let case = cases::run(judge, known, &file);
-            let row = self.rows.entry(group(&known.file)).or_default();
+    fn add_coverage(&mut self, work: &Work, coverage: anyhow::Result<BTreeMap<String, Coverage>>) {
+        let coverage = coverage.unwrap_or_else(|stuck| {
+            self.problems.push(format!("{}: {stuck:#}; {BOUND}", work.dir.display()));
+            BTreeMap::new()
+        });
+        for (file, coverage) in coverage {
+            let text = work.sources.iter().find(|source| source.path == file).map(|it| it.text.clone());
+            let row = self.rows.entry(group(&file)).or_default();
+            let file = load::shown(Some(&work.dir), &file);
+            row.files.push(Covered { file, text: text.unwrap_or_default(), coverage });
+        }
+    }
+
+    fn add_cases(&mut self, (cases, stuck): (Vec<(String, Case)>, Option<anyhow::Error>)) {
+        for (group, case) in cases {
+            let row = self.rows.entry(group).or_default();
             row.cases += 1;
             row.took += case.took;
             self.cases.push(case);
         }
+        self.problems.extend(stuck.map(|stuck| format!("{stuck:#}; {BOUND}; the cases after it were not run")));
     }
+}
+
+/// The cases of a folder, by group, and what does not end.
+fn judged(work: &Arc<Work>) -> (Vec<(String, Case)>, Option<anyhow::Error>) {
+    let (sender, found) = channel();
+    let its = Arc::clone(work);
+    let ended = given_up::unless_stuck(stuck_after(&work.args), move |watch| its.run_cases(&sender, watch));
+    (found.try_iter().collect(), ended.err())
+}
+
+/// A test is asked, and then why it failed and what it tried, each within the time that it may take.
+fn stuck_after(args: &Test) -> Duration {
+    load::STUCK + args.timeout.saturating_mul(3)
 }
 
 /// What a file belongs to: its folder; of a flat set, what it is about.

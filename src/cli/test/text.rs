@@ -9,7 +9,10 @@ use std::{
 use anstyle::{AnsiColor, Style};
 
 use super::run::{Covered, Row, Run};
-use crate::admission::{TestOutcome, testing::Shown};
+use crate::{
+    admission::{TestOutcome, testing::Shown},
+    cli::plural,
+};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -239,8 +242,4 @@ fn shortened(text: &str, length: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
