@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -163,49 +163,43 @@ pub struct HookLabels {
 impl Default for WebhookMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("surefoot");
-        let metrics = Self {
-            registry: Registry::default(),
-            policy_set: Family::default(),
-            reloads: Family::default(),
-            refused_reloads: Family::default(),
-            certificate_end: Gauge::default(),
-            reviews: Family::default(),
-            findings: Family::default(),
-            failures: Family::default(),
-            overrun: Family::default(),
-            set_aside: Family::default(),
-            refused: Family::default(),
-            live_reads: Family::default(),
-            incomplete_facts: Counter::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            remembered: Family::default(),
-            ready: Gauge::default(),
-        };
-        let set = metrics.policy_set.clone();
-        registry.register("policy_set_info", "Digest of the loaded policies, and surefoot's version", set);
-        let reloads = metrics.reloads.clone();
-        registry.register("reloads", "Policies and certificates read anew, by outcome", reloads);
-        let refused = metrics.refused_reloads.clone();
-        registry.register("reload_refused", "1 while what the files hold does not count, because it is wrong", refused);
-        let end = metrics.certificate_end.clone();
-        registry.register("certificate_end_seconds", "When the serving certificate ends, in seconds since 1970", end);
-        registry.register("reviews", "Admission reviews answered", metrics.reviews.clone());
-        registry.register("findings", "Findings by policy and level", metrics.findings.clone());
-        registry.register("policy_failures", "Policies that broke while judging a request", metrics.failures.clone());
-        let overrun = metrics.overrun.clone();
-        registry.register("policy_overruns", "Evaluations that were given up and still run, by policy", overrun);
-        let aside = metrics.set_aside.clone();
-        registry.register("policy_set_aside", "1 while a policy is not asked: it always overran its time", aside);
-        registry.register("refused_requests", "Requests that got no verdict, by reason", metrics.refused.clone());
-        registry.register("live_reads", "Facts read from the API server during a request", metrics.live_reads.clone());
-        let incomplete = metrics.incomplete_facts.clone();
-        registry.register("incomplete_facts", "Reviews judged without facts that could not be read", incomplete);
-        registry.register("review_seconds", "From the first byte of a body to its answer", metrics.seconds.clone());
-        let remembered = metrics.remembered.clone();
-        registry.register("remembered_reviews", "Reviews answered from memory: nothing has changed since", remembered);
-        registry.register("ready", "1 once policies are compiled and facts synced", metrics.ready.clone());
-        Self { registry, ..metrics }
+        let r = &mut registry;
+        let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        r.register("review_seconds", "From the first byte of a body to its answer", seconds.clone());
+        Self {
+            policy_set: metric(r, "policy_set_info", "Digest of the loaded policies, and surefoot's version"),
+            reloads: metric(r, "reloads", "Policies and certificates read anew, by outcome"),
+            refused_reloads: metric(r, "reload_refused", "1 while what the files hold does not count: it is wrong"),
+            certificate_end: metric(r, "certificate_end_seconds", "When the serving certificate ends, since 1970"),
+            reviews: metric(r, "reviews", "Admission reviews answered"),
+            findings: metric(r, "findings", "Findings by policy and level"),
+            failures: metric(r, "policy_failures", "Policies that broke while judging a request"),
+            overrun: metric(r, "policy_overruns", "Evaluations that were given up and still run, by policy"),
+            set_aside: metric(r, "policy_set_aside", "1 while a policy is not asked: it always overran its time"),
+            refused: metric(r, "refused_requests", "Requests that got no verdict, by reason"),
+            live_reads: metric(r, "live_reads", "Facts read from the API server during a request"),
+            incomplete_facts: metric(r, "incomplete_facts", "Reviews judged without facts that could not be read"),
+            seconds,
+            remembered: metric(r, "remembered_reviews", "Reviews answered from memory: nothing has changed since"),
+            ready: metric(r, "ready", "1 once policies are compiled and facts synced"),
+            registry,
+        }
     }
+}
+
+/// A new metric that `registry` shows under this name, after its prefix.
+fn metric<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// The text that Prometheus scrapes.
+fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = text::encode(&mut text, registry);
+    text
 }
 
 impl WebhookMetrics {
@@ -223,11 +217,8 @@ impl WebhookMetrics {
         self.refused_reloads.get_or_create(&PartLabels { part }).set(i64::from(!good));
     }
 
-    /// The text that Prometheus scrapes.
+    /// The text that Prometheus scrapes, of type [`METRICS_TYPE`].
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let _ = text::encode(&mut text, &self.registry);
-        text
+        render(&self.registry)
     }
 }

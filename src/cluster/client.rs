@@ -18,6 +18,7 @@ use kube::{
 use tower::{BoxError, util::MapErrLayer};
 
 use super::patience::patient;
+use crate::config::yaml::{self, Wrong};
 
 /// Seconds after which the API server ends a watch and the client begins the next: bounds how long a connection that
 /// died in silence goes unnoticed.
@@ -81,7 +82,7 @@ async fn from_files(files: &[PathBuf], context: Option<&str>) -> Result<Config, 
         let one = Kubeconfig::read_from(file).and_then(|one| merged.clone().merge(one));
         merged = one.map_err(|error| match error {
             KubeconfigError::ReadConfig(error, file) => ConnectError::Unreadable { file, error: error.to_string() },
-            other => ConnectError::Malformed { file: file.clone(), error: first_line(&chain(&other)) },
+            other => malformed(file, &other),
         })?;
         read += 1;
     }
@@ -96,6 +97,16 @@ async fn from_files(files: &[PathBuf], context: Option<&str>) -> Result<Config, 
         KubeconfigError::CurrentContextNotSet => ConnectError::NoContext { files: shown, contexts },
         other => ConnectError::Malformed { file: shown.into(), error: first_line(&chain(&other)) },
     })
+}
+
+/// Our parser's words, with place and remedy, where it finds fault as well; kube's name options of the library that it reads with.
+fn malformed(file: &Path, error: &KubeconfigError) -> ConnectError {
+    let ours = std::fs::read_to_string(file).ok().and_then(|text| yaml::parse(&text).err());
+    let error = match ours {
+        Some(Wrong { at, message }) => format!("line {} column {}: {message}", at.line, at.column),
+        None => first_line(&chain(error)).replace("failed to parse kubeconfig YAML: error: ", ""),
+    };
+    ConnectError::Malformed { file: file.to_owned(), error }
 }
 
 /// Why there is no client. Each is the user's to mend, and says where.
@@ -131,7 +142,10 @@ pub enum ConnectError {
         contexts: String,
     },
     /// No current context.
-    #[error("kubeconfig {files} has no current context; give --context, one of: {contexts}")]
+    #[error("kubeconfig {files} has no current context; {}", match contexts.as_str() {
+        "" => "it has no contexts at all, so it names no cluster".to_owned(),
+        contexts => format!("give --context, one of: {contexts}"),
+    })]
     NoContext {
         /// As given.
         files: String,
@@ -301,7 +315,15 @@ contexts: [{name: here, context: {cluster: c, user: u, namespace: shop}}, {name:
         let rows = [
             (KUBECONFIG, Some("there"), "has no context `there`; it has: here, bare"),
             (&KUBECONFIG.replace("current-context: here", ""), None, "has no current context; give --context"),
-            ("- no\n- kubeconfig\n", None, "cannot be used: "),
+            ("- no\n- kubeconfig\n", None, "cannot be used: line 1 column 1: expected mapping start"),
+            (
+                "kind: Config\nclusters: []\nclusters: []\n",
+                None,
+                "cannot be used: line 3 column 1: `clusters` is there twice in one mapping: remove one of them",
+            ),
+            ("kind: Config\nclusters:\n\t- a\n", None, "line 3 column 2: "),
+            ("kind: Config\nclusters:\n\t- a\n", None, "; indent with blanks"),
+            ("", None, "has no current context; it has no contexts at all"),
             (&KUBECONFIG.replace("user: {}", "user: {client-certificate: /nowhere}"), None, "/nowhere"),
         ];
         for (text, context, want) in rows {

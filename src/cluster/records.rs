@@ -53,7 +53,7 @@ pub struct Revision(String);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// What is written.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Hand it to [`Records::write`].
     pub revision: Revision,
 }
@@ -250,11 +250,13 @@ impl WireRecord {
         if form.version > u64::from(VERSION) {
             return Err(RecordError::Newer { config_map, version: form.version });
         }
-        let record: Record = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        let mut record: Record = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        // There is one for each Deployment, and most have a single entry in room for four.
+        record.settled.shrink_to_fit();
         if name_of(&record.namespace, &record.name) != config_map {
             return Err(unreadable(format!("it is about {}/{}", record.namespace, record.name)));
         }
-        Ok(Stored { record, revision: Revision(self.metadata.resource_version.unwrap_or_default()) })
+        Ok(Stored { record: Arc::new(record), revision: Revision(self.metadata.resource_version.unwrap_or_default()) })
     }
 }
 
@@ -370,7 +372,7 @@ mod tests {
         let first = records.write(&record(), None).await.unwrap();
         assert_eq!(records.write(&record(), None).await, conflict);
         let stored = records.get("shop", "churn").await.unwrap().unwrap();
-        assert_eq!((&stored.record, &stored.revision), (&record(), &first));
+        assert_eq!((&*stored.record, &stored.revision), (&record(), &first));
         let second = records.write(&record(), Some(&first)).await.unwrap();
         assert_eq!(records.write(&record(), Some(&first)).await, conflict);
         let labels = kept.lock().unwrap().as_ref().unwrap()["metadata"]["labels"].clone();

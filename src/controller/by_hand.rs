@@ -55,13 +55,26 @@ pub struct Hand {
     namespace: String,
     name: String,
     asked: ByHand,
+    /// When that was.
+    at: Timestamp,
 }
 
 impl Hand {
     /// For the Deployment `name` in `namespace`; the records are in surefoot's own namespace.
     pub fn new(client: Client, own_namespace: &str, namespace: &str, name: &str, asked: ByHand) -> Self {
+        Self::at(Timestamp::now(), client, own_namespace, namespace, name, asked)
+    }
+
+    pub(super) fn at(
+        at: Timestamp,
+        client: Client,
+        own_namespace: &str,
+        namespace: &str,
+        name: &str,
+        asked: ByHand,
+    ) -> Self {
         let writer = Writer::new(client, own_namespace, None, Arc::default());
-        Self { writer, namespace: namespace.to_owned(), name: name.to_owned(), asked }
+        Self { writer, namespace: namespace.to_owned(), name: name.to_owned(), asked, at }
     }
 
     /// The revert that would be made now. Changes nothing.
@@ -92,37 +105,47 @@ impl Hand {
     /// Before it is recorded nothing has been changed. After that the controller carries it on, where it acts.
     pub async fn carry_out(&self, planned: &Revert) -> Result<(), NotReverted> {
         for _ in 0..TRIES {
-            let (snapshot, mut stored) = self.look().await?;
-            let deployment = &snapshot.deployment;
-            let now = &deployment.template.digest;
-            let back = planned.target.as_ref().is_some_and(|good| good.digest == *now);
-            if *now != planned.digest && !back {
-                return Err(NotReverted::Overtaken);
-            }
-            let newest = stored.as_ref().and_then(|stored| stored.record.reverts.first());
-            let written = newest.is_some_and(|one| one.digest == planned.digest && one.outcome == Outcome::Written);
-            if written && (back || planned.target.is_none() && deployment.replicas == 0) {
+            if self.try_once(planned).await? {
                 return Ok(());
             }
-            // The time of the plan makes it one revert, however often it is tried.
-            let planned = Revert { generation: deployment.generation, ..planned.clone() };
-            let newest = newest.cloned();
-            let decision = self.decide(&snapshot, stored.as_ref());
-            let mut act = self.act(&snapshot, &mut stored);
-            let done = match &decision {
-                // Begun already, by this or by the controller, which may have been quicker.
-                Decision::Revert(revert) if newest.as_ref() == Some(revert) => act.revert(revert).await,
-                Decision::Revert(_) => act.revert(&planned).await,
-                Decision::Finish(revert) => act.finish(revert).await,
-                other => return Err(why_not(&snapshot, other)),
-            };
-            match done {
-                Ok(()) => return Ok(()),
-                Err(Unwritten::Changed) => tokio::time::sleep(PAUSE).await,
-                Err(error) => return Err(not_reverted(error)),
-            }
+            tokio::time::sleep(PAUSE).await;
         }
         Err(NotReverted::Failed("it keeps changing: see surefoot status, and try again".to_owned()))
+    }
+
+    /// Whether it is done; `false`: something has changed meanwhile.
+    pub(super) async fn try_once(&self, planned: &Revert) -> Result<bool, NotReverted> {
+        let (snapshot, mut stored) = self.look().await?;
+        let deployment = &snapshot.deployment;
+        let now = &deployment.template.digest;
+        let back = planned.target.as_ref().is_some_and(|good| good.digest == *now);
+        if *now != planned.digest && !back {
+            return Err(NotReverted::Overtaken);
+        }
+        let newest = stored.as_ref().and_then(|stored| stored.record.reverts.first());
+        let written = newest.is_some_and(|one| one.digest == planned.digest && one.outcome == Outcome::Written);
+        if written && (back || planned.target.is_none() && deployment.replicas == 0) {
+            return Ok(true);
+        }
+        // The time of the plan makes it one revert, however often it is tried.
+        let planned = Revert { generation: deployment.generation, ..planned.clone() };
+        let newest = newest.cloned();
+        let decision = self.decide(&snapshot, stored.as_ref());
+        let mut act = self.act(&snapshot, &mut stored);
+        let done = match &decision {
+            // Begun already, by this or by the controller, which may have been quicker.
+            Decision::Revert(revert) if newest.as_ref().is_some_and(|newest| newest.is_same(revert)) => {
+                act.revert(revert).await
+            }
+            Decision::Revert(_) => act.revert(&planned).await,
+            Decision::Finish(revert) => act.finish(revert).await,
+            other => return Err(why_not(&snapshot, other)),
+        };
+        match done {
+            Ok(()) => Ok(true),
+            Err(Unwritten::Changed) => Ok(false),
+            Err(error) => Err(not_reverted(error)),
+        }
     }
 
     /// Whether the Deployment is a release of Helm 3, whose copy of the manifests a revert cannot reach.
@@ -135,13 +158,13 @@ impl Hand {
     }
 
     fn act<'a>(&'a self, snapshot: &'a Snapshot, stored: &'a mut Option<Stored>) -> Act<'a> {
-        Act { writer: &self.writer, snapshot, stored }
+        Act { writer: &self.writer, snapshot, stored, now: self.at }
     }
 
     fn decide(&self, snapshot: &Snapshot, stored: Option<&Stored>) -> Decision {
         // Budget and bake are not asked: whether it fails is not the question.
         let settings = Settings::of(&Rollouts::default(), Guard::Enforce, &[].into(), None);
-        rollout::by_hand(snapshot, stored.map(|stored| &stored.record), &settings, &self.asked, Timestamp::now())
+        rollout::by_hand(snapshot, stored.map(|stored| &*stored.record), &settings, &self.asked, self.at)
     }
 
     async fn look(&self) -> Result<(Snapshot, Option<Stored>), NotReverted> {

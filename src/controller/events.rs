@@ -88,21 +88,26 @@ fn event(told: &Told<'_>) -> Event {
 
 /// What the probe of the failing container said last, from the kubelet's Events on the failing pods.
 pub(super) async fn last_words(client: &Client, namespace: &str, evidence: &Evidence) -> kube::Result<Option<String>> {
+    let Some(probes) = probes(evidence.signal) else { return Ok(None) };
     let api: Api<CoreEvent> = Api::namespaced(client.clone(), namespace);
     let unhealthy = ListParams::default().fields("reason=Unhealthy,involvedObject.kind=Pod").limit(500);
-    Ok(pick(&api.list(&unhealthy).await?.items, evidence))
+    Ok(pick(&api.list(&unhealthy).await?.items, probes, evidence))
 }
 
-fn pick(events: &[CoreEvent], evidence: &Evidence) -> Option<String> {
-    let probes: &[&str] = match evidence.signal {
-        Signal::Readiness => &["readiness"],
+/// How the kubelet's message about a probe that counts here begins.
+fn probes(signal: Signal) -> Option<&'static [&'static str]> {
+    match signal {
+        Signal::Readiness => Some(&["readiness"]),
         // Readiness is not asked before the startup probe has passed.
-        Signal::Deadline => &["readiness", "startup"],
-        Signal::Liveness => &["liveness"],
-        Signal::Startup => &["startup"],
+        Signal::Deadline => Some(&["readiness", "startup"]),
+        Signal::Liveness => Some(&["liveness"]),
+        Signal::Startup => Some(&["startup"]),
         // A container that ended by itself has said so with its exit code, and one that cannot run in its status.
-        Signal::Crash | Signal::OutOfMemory | Signal::Image | Signal::Configuration | Signal::Init => return None,
-    };
+        Signal::Crash | Signal::OutOfMemory | Signal::Image | Signal::Configuration | Signal::Init => None,
+    }
+}
+
+fn pick(events: &[CoreEvent], probes: &[&str], evidence: &Evidence) -> Option<String> {
     let field = format!("{{{}}}", evidence.container);
     let fits = |event: &&CoreEvent| {
         let object = &event.involved_object;
@@ -215,16 +220,25 @@ mod tests {
             pods: vec!["a".into()],
             nodes: Vec::new(),
         };
-        assert_eq!(pick(&events, &evidence(Signal::Readiness)).as_deref(), Some("HTTP 503"));
-        assert_eq!(pick(&events, &evidence(Signal::Liveness)).as_deref(), Some("HTTP 504"));
-        assert_eq!(pick(&events, &evidence(Signal::Startup)), None);
+        assert_eq!(
+            pick(&events, probes(Signal::Readiness).unwrap(), &evidence(Signal::Readiness)).as_deref(),
+            Some("HTTP 503")
+        );
+        assert_eq!(
+            pick(&events, probes(Signal::Liveness).unwrap(), &evidence(Signal::Liveness)).as_deref(),
+            Some("HTTP 504")
+        );
+        assert_eq!(pick(&events, probes(Signal::Startup).unwrap(), &evidence(Signal::Startup)), None);
         let starting = [event(
             "a",
             "model",
             "2026-11-22T14:21:14Z",
             "Startup probe failed: HTTP probe failed with statuscode: 507",
         )];
-        assert_eq!(pick(&starting, &evidence(Signal::Deadline)).as_deref(), Some("HTTP 507"));
-        assert_eq!(pick(&events, &evidence(Signal::Crash)), None);
+        assert_eq!(
+            pick(&starting, probes(Signal::Deadline).unwrap(), &evidence(Signal::Deadline)).as_deref(),
+            Some("HTTP 507")
+        );
+        assert_eq!(probes(Signal::Crash), None);
     }
 }

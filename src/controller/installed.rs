@@ -143,7 +143,8 @@ impl Keeper<'_> {
                 let new =
                     Issued::for_service(self.writer.own_namespace(), keys::WEBHOOK_ACCOUNT, certificate.lifetime, now)
                         .map_err(|error| Unwritten::Refused(format!("cannot make a certificate: {error}")))?;
-                let bundle = certificates::bundle(&new, stored, now);
+                let before = stored.iter().map(|stored| stored.ca).chain(trusted.iter().map(Vec::as_slice));
+                let bundle = certificates::bundle(&new, before, now);
                 self.register(&hooks, &owner, Some(bundle.as_bytes())).await?;
                 self.store(certificate, secret, &new, &bundle).await?;
                 info!(secret = certificate.secret, until = %(now + certificate.lifetime), "a new certificate for the webhook: {why}");

@@ -11,7 +11,7 @@
 //! again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     convert::Infallible,
     future::Future,
     sync::Arc,
@@ -41,6 +41,8 @@ mod events;
 mod failpoint;
 mod installed;
 pub mod lease;
+#[cfg(test)]
+mod model;
 mod objects;
 mod ownership;
 mod reconcile;
@@ -117,13 +119,7 @@ async fn work(
             () = &mut shutdown => return,
             () = leadership.begins() => {}
         }
-        let mut term = Term {
-            reconciler,
-            states: HashMap::new(),
-            busy: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            running: FuturesUnordered::new(),
-        };
+        let mut term = Term::new(reconciler);
         // What others saw of the rollouts is not known here.
         term.look_at_all(queue);
         let stop = tokio::select! {
@@ -139,20 +135,38 @@ async fn work(
     }
 }
 
+/// Deployments that are worked on at the same time. At the start all of them have something to ask of the API server; ten
+/// thousand requests at once, and it answers none in time, those for the lease included.
+const AT_ONCE: usize = 64;
+
 /// One term of leading.
 struct Term<'a> {
     reconciler: &'a Reconciler,
     /// Of the Deployments that nobody is working on.
-    states: HashMap<Key, State>,
-    /// Of those that somebody is: whether something has happened meanwhile.
+    states: HashMap<Key, Box<State>>,
+    /// Those whose turn has not come yet.
+    waiting: VecDeque<Key>,
+    /// Those that wait or are worked on: whether something has happened since their turn came.
     busy: BTreeMap<Key, bool>,
     /// When to look again.
     timers: BTreeMap<Key, Timestamp>,
-    running: FuturesUnordered<BoxFuture<'a, (Key, State, Again)>>,
+    running: FuturesUnordered<BoxFuture<'a, (Key, Box<State>, Again)>>,
 }
 
-impl Term<'_> {
-    /// Reconciles, as many Deployments at a time as there are, each by one at a time. Never ends.
+impl<'a> Term<'a> {
+    fn new(reconciler: &'a Reconciler) -> Self {
+        Self {
+            reconciler,
+            states: HashMap::new(),
+            waiting: VecDeque::new(),
+            busy: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+        }
+    }
+
+    /// Reconciles, up to [`AT_ONCE`] Deployments at a time, each by one at a time, in the order in which something happened.
+    /// Never ends.
     async fn lead(&mut self, queue: &Queue) {
         let mut rollouts = self.reconciler.rollouts.clone();
         loop {
@@ -177,15 +191,26 @@ impl Term<'_> {
         }
         self.timers.remove(&key);
         self.busy.insert(key.clone(), false);
-        let mut state = self.states.remove(&key).unwrap_or_default();
-        let reconciler = self.reconciler;
-        self.running.push(Box::pin(async move {
-            let again = reconciler.reconcile(&key, &mut state).await;
-            (key, state, again)
-        }));
+        self.waiting.push_back(key);
+        self.fill();
     }
 
-    fn end(&mut self, key: Key, state: State, again: Again, queue: &Queue) {
+    fn fill(&mut self) {
+        while self.running.len() < AT_ONCE
+            && let Some(key) = self.waiting.pop_front()
+        {
+            // What has happened until now is looked at now.
+            self.busy.insert(key.clone(), false);
+            let mut state = self.states.remove(&key).unwrap_or_default();
+            let reconciler = self.reconciler;
+            self.running.push(Box::pin(async move {
+                let again = reconciler.reconcile(&key, &mut state).await;
+                (key, state, again)
+            }));
+        }
+    }
+
+    fn end(&mut self, key: Key, state: Box<State>, again: Again, queue: &Queue) {
         let happened = self.busy.remove(&key).unwrap_or_default();
         if let Again::At(at) = again {
             self.timers.insert(key.clone(), at);
@@ -196,6 +221,7 @@ impl Term<'_> {
         if happened {
             queue.add(key);
         }
+        self.fill();
     }
 
     fn ring(&mut self) {
@@ -215,5 +241,107 @@ async fn until(at: Option<Timestamp>) {
     match at {
         Some(at) => tokio::time::sleep(at.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use futures::channel::mpsc;
+    use serde_json::{Value, json};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cluster::fake::{self, Answer};
+
+    const ALL: usize = 200;
+
+    /// `ALL` Deployments that are complete, each with its ReplicaSet: of each there is something to record.
+    fn objects(kind: &str) -> Vec<Value> {
+        let template =
+            json!({"metadata": {"labels": {"app": "m"}}, "spec": {"containers": [{"name": "m", "image": "m"}]}});
+        let deployment = |at: usize| {
+            json!({"metadata": {"name": format!("d{at}"), "namespace": "shop", "uid": format!("u{at}"), "generation": 1},
+                "spec": {"replicas": 1, "template": template},
+                "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}})
+        };
+        let set = |at: usize| {
+            json!({"metadata": {"name": format!("d{at}-1"), "namespace": "shop", "uid": format!("s{at}"),
+                    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": format!("d{at}"),
+                        "uid": format!("u{at}"), "controller": true}]},
+                "spec": {"replicas": 1, "template": template}})
+        };
+        match kind {
+            "namespaces" => vec![json!({"metadata": {"name": "shop", "labels": {keys::GUARD: "enforce"}}})],
+            "deployments" => (0..ALL).map(deployment).collect(),
+            "replicasets" => (0..ALL).map(set).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    type Writes = Arc<Mutex<Vec<(Instant, String)>>>;
+
+    /// A server that lists and watches, and never answers a write. When each write came, and what it was about.
+    fn server() -> (Client, Writes) {
+        let writes = Writes::default();
+        let (came, mut open) = (Arc::clone(&writes), Vec::new());
+        let client = fake::client(move |asked| {
+            let (method, path) = asked.line.split_once(' ').unwrap();
+            match method {
+                "GET" => fake::list(&objects(path.split('?').next().unwrap().rsplit('/').next().unwrap())),
+                "WATCH" => {
+                    let (sender, events) = mpsc::unbounded();
+                    open.push(sender);
+                    Answer::Watch(events)
+                }
+                _ => {
+                    came.lock().unwrap().push((Instant::now(), asked.body["metadata"]["name"].to_string()));
+                    Answer::Silence
+                }
+            }
+        });
+        (client, writes)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_start_no_more_than_so_many_are_asked_about_at_once() {
+        let (client, writes) = server();
+        let mut guarded = Guarded::new(client.clone(), "own");
+        let queue = Queue::default();
+        let watches = Watches::begin(&mut guarded, "own", &queue);
+        let mut synced = guarded.synced();
+        let (_leads, until) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let writer = Writer::new(client, "own", Some(Leadership::of(until)), Arc::default());
+        let reconciler = Reconciler { watches, writer, rollouts: watch::channel(Rollouts::default()).1 };
+        let everyone = async {
+            synced.wait_for(|synced| *synced).await.unwrap();
+            let mut term = Term::new(&reconciler);
+            term.look_at_all(&queue);
+            let done = async {
+                let names = || writes.lock().unwrap().iter().map(|(_, name)| name.clone()).collect::<BTreeSet<_>>();
+                while names().len() < ALL {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            };
+            tokio::select! {
+                () = term.lead(&queue) => {}
+                done = tokio::time::timeout(Duration::from_secs(600), done) => done.expect("every one gets its turn"),
+            }
+        };
+        tokio::select! {
+            ended = guarded.run() => panic!("{ended:?}"),
+            () = everyone => {}
+        }
+        let writes = writes.lock().unwrap();
+        // One without an answer is given up after the limit.
+        let under_way =
+            |at: Instant| writes.iter().filter(|(came, _)| *came <= at && at < *came + lease::WRITE_LIMIT).count();
+        let most = writes.iter().map(|(came, _)| under_way(*came)).max();
+        assert_eq!(most, Some(AT_ONCE));
     }
 }

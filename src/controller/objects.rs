@@ -395,11 +395,14 @@ fn template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Template, D::E
 pub(super) fn reduce(whole: &Json) -> Template {
     let text = |path: &[&str]| json::str_at(whole, path).map(str::to_owned);
     let stay = containers::containers(whole).into_iter().filter(|one| one.kind != ContainerKind::Init);
+    let mut containers: Vec<Container> = stay.map(container).collect();
+    // Collected in place, it would keep the room of what it was made from.
+    containers.shrink_to_fit();
     Template {
         digest: Digest::of_template(whole),
         restarted_at: text(&["metadata", "annotations", keys::RESTARTED_AT]),
         version: text(&["metadata", "labels", keys::VERSION]),
-        containers: stay.map(container).collect(),
+        containers,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One Deployment: look, decide, record, carry out, and look again until there is nothing to do at this moment.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
@@ -50,7 +50,7 @@ pub(super) struct Reconciler {
 #[derive(Default)]
 pub(super) struct State {
     history: History,
-    stored: Option<Stored>,
+    pub(super) stored: Option<Stored>,
     /// What kind of thing was logged last, so that it is logged once, whatever figures it comes with.
     said: String,
     /// What was wrong with the Deployment's annotations.
@@ -92,6 +92,16 @@ impl Drop for Counted {
     }
 }
 
+/// What a decision is made on.
+pub(super) struct Sight {
+    /// The Deployment with what belongs to it, as the watches show it.
+    pub(super) snapshot: Snapshot,
+    /// Its record, as the watch shows it.
+    pub(super) record: Option<Arc<Result<Stored, RecordError>>>,
+    /// What holds for it.
+    pub(super) settings: Settings,
+}
+
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Again {
@@ -108,43 +118,58 @@ impl Reconciler {
         for _ in 0..IN_A_ROW {
             let seen = self.watches.snapshot(key).zip(self.watches.namespaces.get(&key.namespace));
             let Some((snapshot, namespace)) = seen else { return Again::Never };
-            if let Err(error) = self.read_record(key, state).await {
-                state.say(key, &error, &error);
-                return Again::At(Timestamp::now() + LATER);
-            }
             let settings = settings(&self.rollouts.borrow(), &namespace, &snapshot);
-            state.complain(key, &settings.complaints);
-            let now = Timestamp::now();
-            if let Err(error) = self.tell_void(&snapshot, &settings, state, now).await {
-                return Again::At(now + state.later(key, &error));
-            }
-            let decision = state.decide(&snapshot, &settings, now);
-            state.counted = Some(Counted::new(self.writer.metrics(), &decision));
-            if let Some(at) = state.held_back(&decision, &snapshot, now) {
-                return Again::At(at);
-            }
-            match self.carry_out(key, &snapshot, &decision, state).await {
-                Ok(Some(again)) => {
-                    state.failures = 0;
-                    return again;
-                }
-                // Something was written, or has changed: decide again, on what the watch shows by then.
-                Ok(None) => {}
-                Err(Unwritten::Changed) => return Again::At(now + state.pause(SOON)),
-                Err(Unwritten::NotLeading) => return Again::OnChange,
-                Err(error) => return Again::At(now + state.later(key, &error)),
+            let record = self.watches.records.get(&key.namespace, &key.name);
+            let sight = Sight { snapshot, record, settings };
+            // Where something was written, or has changed: decide again, on what the watch shows by then.
+            if let Some(again) = self.act_on(key, &sight, state, Timestamp::now()).await {
+                return again;
             }
         }
         warn!(deployment = %key, "decided {IN_A_ROW} times in a row; looking again in a minute");
         Again::At(Timestamp::now() + LATEST)
     }
 
+    /// Decides once, and carries that out. `None`: look again at once.
+    pub(super) async fn act_on(&self, key: &Key, sight: &Sight, state: &mut State, now: Timestamp) -> Option<Again> {
+        let Sight { snapshot, settings, .. } = sight;
+        if let Err(error) = self.read_record(key, sight, state).await {
+            state.say(key, &error, &error);
+            return Some(Again::At(now + LATER));
+        }
+        state.complain(key, &settings.complaints);
+        if let Err(error) = self.tell_void(snapshot, settings, state, now).await {
+            return Some(Again::At(now + state.later(key, &error)));
+        }
+        let decision = state.decide(snapshot, settings, now);
+        state.counted = Some(Counted::new(self.writer.metrics(), &decision));
+        if let Some(at) = state.held_back(&decision, snapshot, now) {
+            return Some(Again::At(at));
+        }
+        match self.carry_out(key, snapshot, &decision, state, now).await {
+            Ok(again) => {
+                if again.is_some() {
+                    state.failures = 0;
+                }
+                again
+            }
+            Err(Unwritten::Changed) => Some(Again::At(now + state.pause(SOON))),
+            Err(Unwritten::NotLeading) => Some(Again::OnChange),
+            Err(error) => Some(Again::At(now + state.later(key, &error))),
+        }
+    }
+
     /// The record as it is: ours, unless the watch shows another one.
-    async fn read_record(&self, key: &Key, state: &mut State) -> Result<(), String> {
-        let shown = self.watches.records.get(&key.namespace, &key.name);
+    async fn read_record(&self, key: &Key, sight: &Sight, state: &mut State) -> Result<(), String> {
         let known = state.stored.as_ref().map(|stored| &stored.revision);
-        let same = match shown.as_deref() {
-            Some(Ok(shown)) => Some(&shown.revision) == known,
+        let same = match sight.record.as_deref() {
+            // The watch's copy is kept instead of a second one. At first sight, too: should it be old, what is written over it
+            // is refused, and nothing is done that was not written first.
+            Some(Ok(shown)) if known.is_none_or(|known| *known == shown.revision) => {
+                state.stored = Some(shown.clone());
+                true
+            }
+            Some(Ok(_)) => false,
             Some(Err(error)) => return Err(error.to_string()),
             None => known.is_none(),
         };
@@ -171,7 +196,7 @@ impl Reconciler {
         });
         let news = void.as_ref().filter(|(text, _)| state.void.as_deref() != Some(*text));
         if let Some((text, why)) = news {
-            let act = Act { writer: &self.writer, snapshot, stored: &mut state.stored };
+            let act = Act { writer: &self.writer, snapshot, stored: &mut state.stored, now };
             let once = (*text).to_owned();
             let note = format!("annotation {} \"{text}\" counts for nothing: {why}", keys::OVERRIDE);
             act.tell(News { what: Write::TellOverride, reason: keys::REASON_OVERRIDE, note, once }).await?;
@@ -187,13 +212,14 @@ impl Reconciler {
         snapshot: &Snapshot,
         decision: &Decision,
         state: &mut State,
+        now: Timestamp,
     ) -> Result<Option<Again>, Unwritten> {
         state.say(key, &kind(decision), &sentence(decision));
-        let mut act = Act { writer: &self.writer, snapshot, stored: &mut state.stored };
+        let mut act = Act { writer: &self.writer, snapshot, stored: &mut state.stored, now };
         match decision {
             Decision::Rest(rest) => {
                 act.record(decision).await?;
-                Ok(Some(again_after(rest, Timestamp::now())))
+                Ok(Some(again_after(rest, now)))
             }
             Decision::Watch(watch) => {
                 act.record(decision).await?;
@@ -202,7 +228,7 @@ impl Reconciler {
             Decision::Settle(_) => act.record(decision).await.map(|()| None),
             Decision::Revert(revert) => match act.revert(revert).await {
                 Err(Unwritten::Refused(why)) => {
-                    let at = Timestamp::now() + STALLED;
+                    let at = now + STALLED;
                     state.refused = Some((revert.digest.clone(), snapshot.deployment.generation, at));
                     self.refused(&mut act, revert, &why).await.map(|()| Some(Again::At(at)))
                 }
@@ -213,7 +239,7 @@ impl Reconciler {
             Decision::Stall { reason, evidence } => {
                 self.count_stall(&act, decision, *reason);
                 act.tell_and_record(decision, stalled(snapshot, *reason, evidence)).await?;
-                Ok(Some(Again::At(Timestamp::now() + STALLED)))
+                Ok(Some(Again::At(now + STALLED)))
             }
             Decision::Observe { would, because } => {
                 if act.is_news(decision) {
@@ -225,7 +251,7 @@ impl Reconciler {
                     Because::Guard(Guard::Audit) => act.record(decision).await?,
                     _ => act.tell_and_record(decision, only_observed(snapshot, would, *because)).await?,
                 }
-                Ok(Some(Again::At(Timestamp::now() + STALLED)))
+                Ok(Some(Again::At(now + STALLED)))
             }
         }
     }
@@ -254,10 +280,13 @@ impl Reconciler {
 impl State {
     fn decide(&mut self, snapshot: &Snapshot, settings: &Settings, now: Timestamp) -> Decision {
         self.history = std::mem::take(&mut self.history).observe(snapshot, settings.window(), now);
-        let record = self.stored.as_ref().map(|stored| &stored.record);
+        let record = self.stored.as_ref().map(|stored| &*stored.record);
         let decision = decide(snapshot, record, &self.history, settings, now);
         if matches!(decision, Decision::Revert(_) | Decision::Stall { .. } | Decision::Observe { .. }) {
             self.history = std::mem::take(&mut self.history).failing(now);
+        }
+        if decision == Decision::Rest(Rest::Settled) {
+            self.history = std::mem::take(&mut self.history).settled();
         }
         decision
     }

@@ -6,7 +6,11 @@
 //!                                      ▼ template: carried on   ▼
 //! ```
 
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
@@ -27,6 +31,10 @@ use crate::{
     template::{Digest, Json, keys},
 };
 
+/// How long a revert waits to hear what the probes said. The API server has no index of Events: where there are many, it takes
+/// seconds to look through them.
+const WORDS: Duration = Duration::from_millis(500);
+
 /// How often giving the fields back is tried again at once: the status entries of the same list change often.
 const TRIES: usize = 5;
 
@@ -35,6 +43,8 @@ pub(super) struct Act<'a> {
     pub(super) writer: &'a Writer,
     pub(super) snapshot: &'a Snapshot,
     pub(super) stored: &'a mut Option<Stored>,
+    /// When it was decided.
+    pub(super) now: Timestamp,
 }
 
 /// What people are told of a Deployment that is left as it is.
@@ -49,14 +59,17 @@ pub(super) struct News {
 impl Act<'_> {
     /// Carries a revert out. Of one that the record has already, only what is left to do.
     pub(super) async fn revert(&mut self, revert: &Revert) -> Result<(), Unwritten> {
-        let recorded = self.stored.as_ref().is_some_and(|stored| stored.record.reverts.first() == Some(revert));
-        if !recorded {
+        let newest = self.stored.as_ref().and_then(|stored| stored.record.reverts.first());
+        let (begun, recorded) = (newest.is_some_and(|newest| newest.is_same(revert)), newest == Some(revert));
+        if !begun {
             self.confirm(revert).await?;
         }
         let (live, patch) = self.try_out(revert).await?;
         let mut revert = revert.clone();
-        if !recorded {
+        if !begun {
             self.last_words(&mut revert).await;
+        }
+        if !recorded {
             self.record(&Decision::Revert(revert.clone())).await?;
         }
         let deployment = &self.snapshot.deployment;
@@ -101,6 +114,10 @@ impl Act<'_> {
         let deployment = &self.snapshot.deployment;
         let live = self.writer.read("deployments", &deployment.namespace, &deployment.name).await?;
         let live = live.filter(|live| live["metadata"]["uid"] == deployment.uid.as_str()).ok_or(Unwritten::Changed)?;
+        // The good template from before: it was replaced by the failing one, and that by nothing yet.
+        if deployment.generation < revert.generation && live["metadata"]["generation"] != deployment.generation {
+            return Err(Unwritten::Changed);
+        }
         // The generation of what was decided on: should the bad template be back by now, it is no older sight of it.
         self.finish_on(live, None, revert, deployment.generation).await
     }
@@ -154,8 +171,8 @@ impl Act<'_> {
     }
 
     fn next(&self, snapshot: &Snapshot, decision: &Decision) -> Option<Record> {
-        let known = self.stored.as_ref().map(|stored| &stored.record);
-        journal::next(known, snapshot, decision, jiff::Timestamp::now())
+        let known = self.stored.as_ref().map(|stored| &*stored.record);
+        journal::next(known, snapshot, decision, self.now)
     }
 
     async fn record_for(&mut self, snapshot: &Snapshot, decision: &Decision) -> Result<(), Unwritten> {
@@ -169,7 +186,7 @@ impl Act<'_> {
         let over = self.stored.as_ref().map(|stored| &stored.revision);
         match self.writer.write_record(what, &record, over).await? {
             Ok(revision) => {
-                *self.stored = Some(Stored { record, revision });
+                *self.stored = Some(Stored { record: Arc::new(record), revision });
                 Ok(())
             }
             Err(RecordError::Conflict(_)) => {
@@ -244,11 +261,11 @@ impl Act<'_> {
     async fn last_words(&self, revert: &mut Revert) {
         let namespace = &self.snapshot.deployment.namespace;
         let asked = events::last_words(self.writer.reads(), namespace, &revert.evidence);
-        match self.writer.limited(asked).await {
+        match timeout(WORDS, asked).await {
             Ok(Ok(Some(words))) => revert.evidence.message = words,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => warn!(namespace, "what the probes said is not known: {error}"),
-            Err(error) => warn!(namespace, "what the probes said is not known: {error}"),
+            Err(_) => warn!(namespace, "what the probes said is not known: no answer within {} ms", WORDS.as_millis()),
         }
     }
 
@@ -281,7 +298,7 @@ impl Act<'_> {
 
     /// Publishes it as an Event on the Deployment, if it is not there yet.
     pub(super) async fn tell(&self, News { what, reason, note, once }: News) -> Result<(), Unwritten> {
-        let (deployment, at) = (&self.snapshot.deployment, jiff::Timestamp::now());
+        let (deployment, at) = (&self.snapshot.deployment, self.now);
         self.send(what, Told { deployment, reason, note, at, once: Some(&once) }).await
     }
 

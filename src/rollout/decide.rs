@@ -42,8 +42,8 @@ pub enum Decision {
     Watch(Watch),
     /// This template is last good from now on.
     Settle(Settled),
-    /// Put the target back, or withdraw the canary where there is none: recorded first, then written. An entry that
-    /// the record has already is carried on, not made again.
+    /// Put the target back, or withdraw the canary where there is none: recorded first, then written. One that the
+    /// record has already ([`Revert::is_same`]) is carried on: its entry is no second one.
     Revert(Revert),
     /// The newest revert is in place, though not yet marked as written: do what comes after.
     Finish(Revert),
@@ -74,8 +74,8 @@ pub enum Rest {
     NoReplicaSet,
     /// What is seen is older than the revert that was made.
     Stale,
-    /// The last good template is back, by a revert of ours, and is watched for as long as a bake: should it fail too, that
-    /// is said.
+    /// The last good template is back, by a revert of ours, and is watched until it has been complete for a bake: should it
+    /// fail too, that is said.
     Reverted {
         /// When to look again if nothing changes.
         again_at: Option<Timestamp>,
@@ -274,6 +274,9 @@ impl Case<'_> {
         let revert = record.reverts.first().filter(|revert| revert.outcome == Outcome::Recorded)?;
         let digest = &deployment.template.digest;
         let stall = |reason| Decision::Stall { reason, evidence: revert.evidence.clone() };
+        // What has changed since it was recorded may be that it was made, and undone: it is recorded once more then, so that
+        // nothing is put back on the strength of an old sight of the record.
+        let again = || Decision::Revert(Revert { generation: deployment.generation, ..revert.clone() });
         match &revert.target {
             // Overtaken: whoever goes back to the good template now does that by himself, and the failing one may be the
             // good one by now.
@@ -284,9 +287,9 @@ impl Case<'_> {
             _ if revert.digest != *digest || (revert.by_hand.is_none() && self.took_the_risk()) => None,
             _ if deployment.paused => Some(stall(StallReason::Paused)),
             // It may have become a stable one since: that is never scaled to 0.
-            None => deployment.canary.then(|| Decision::Revert(revert.clone())),
+            None => deployment.canary.then(again),
             Some(good) => match target(self.snapshot, Some(record), self.now) {
-                Ok(target) if target.digest == good.digest => Some(Decision::Revert(revert.clone())),
+                Ok(target) if target.digest == good.digest => Some(again()),
                 Ok(_) => None,
                 Err(reason) => Some(stall(reason)),
             },
@@ -315,7 +318,7 @@ impl Case<'_> {
         let settled_since = record.settled.first().is_some_and(|settled| settled.at > revert.at);
         let current = record.current.as_ref().filter(|current| current.digest == *digest);
         let stalled = current.is_some_and(|current| current.stall.is_some());
-        let ends = after(revert.at, self.settings.bake);
+        let ends = after(self.well_since(revert.at), self.settings.bake);
         if !to_this || settled_since || !(stalled || (revert.at..ends).contains(&self.now)) {
             return None;
         }
@@ -325,6 +328,15 @@ impl Case<'_> {
         }
         let again_at = [reading.worse_at, Some(ends).filter(|ends| *ends > self.now)].into_iter().flatten().min();
         Some(Decision::Rest(Rest::Reverted { again_at, quiet: reading.evidence.failures == 0 }))
+    }
+
+    /// When what was gone back to was complete; until it is, the end of the time that Kubernetes gives it.
+    fn well_since(&self, back: Timestamp) -> Timestamp {
+        match self.history.completed_at {
+            Some(completed) => completed.max(back),
+            None if self.snapshot.deployment.is_complete() => back,
+            None => after(back, self.snapshot.deployment.progress_deadline),
+        }
     }
 
     /// Somebody who may has set an override for what runs now. One that never counted is no such thing.

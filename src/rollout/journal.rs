@@ -110,14 +110,15 @@ impl Record {
     }
 
     fn begin(&mut self, revert: &Revert) {
-        if self.reverts.first() != Some(revert) {
-            self.reverts.insert(0, revert.clone());
-            self.reverts.truncate(KEPT);
+        match self.reverts.first_mut().filter(|newest| newest.is_same(revert) && newest.outcome == revert.outcome) {
+            Some(newest) => newest.clone_from(revert),
+            None => self.reverts.insert(0, revert.clone()),
         }
+        self.reverts.truncate(KEPT);
     }
 
     fn finish(&mut self, revert: &Revert, generation: i64) {
-        for entry in self.reverts.iter_mut().filter(|entry| entry.at == revert.at && entry.digest == revert.digest) {
+        for entry in self.reverts.iter_mut().filter(|entry| entry.is_same(revert)) {
             entry.outcome = Outcome::Written;
             entry.generation = generation;
         }

@@ -134,6 +134,11 @@ pub struct Revert {
 }
 
 impl Revert {
+    /// Whether it is the same revert, how far ever it got and on whatever generation.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.at == other.at && self.digest == other.digest
+    }
+
     /// Whether it keeps its template out now.
     pub fn is_quarantine(&self, now: Timestamp) -> bool {
         self.outcome != Outcome::Observed && self.lifted.is_none() && self.until.is_none_or(|until| now < until)

@@ -1,10 +1,12 @@
 //! What the controller counts.
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use super::metric;
 
 /// What the controller counts. Every label takes few values: kinds of decisions, writes and failures; never a namespace,
 /// an object or the text of an error. Which version of which Deployment it was is in the Event, the record and the log,
@@ -80,61 +82,32 @@ struct BuildLabels {
 impl Default for ControllerMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("surefoot_controller");
-        let build = Family::<BuildLabels, Gauge>::default();
+        let r = &mut registry;
+        let build: Family<BuildLabels, Gauge> = metric(r, "build_info", "surefoot's version");
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("build_info", "surefoot's version", build);
-        let rollouts = Family::default();
-        registry.register("rollouts", "Deployments by what was decided about them last", Family::clone(&rollouts));
-        let reverts = Family::default();
-        registry.register("reverts", "Reverts and withdrawals that are done", Family::clone(&reverts));
-        let failures = Family::default();
-        registry.register("revert_failures", "Probe failures that reverts were made for", Family::clone(&failures));
-        let attempts = Family::default();
-        registry.register("revert_attempts", "Out of so many probes", Family::clone(&attempts));
-        let budget = Family::default();
-        registry.register("revert_budget", "Of what was allowed", Family::clone(&budget));
-        let last = Family::default();
-        registry.register("last_revert_seconds", "When the last one was decided, since 1970", Family::clone(&last));
-        let since = Family::default();
-        let help = "Since when the last one's rollout had failed, since 1970";
-        registry.register("last_revert_since_seconds", help, Family::clone(&since));
-        let stalls = Family::default();
-        registry.register("stalls", "Failing rollouts that were left as they are, by reason", Family::clone(&stalls));
-        let observed = Family::default();
-        registry.register("observed_reverts", "Reverts that were only observed, by reason", Family::clone(&observed));
-        let writes = Family::default();
-        registry.register("writes", "Writes by what they are for and what came of them", Family::clone(&writes));
-        let watch_restarts = Counter::default();
-        registry.register("watch_restarts", "Watches that broke and were begun again", watch_restarts.clone());
-        let leader = Gauge::default();
-        registry.register("leader", "1 while this one leads", leader.clone());
-        let ready = Gauge::default();
-        registry.register("ready", "1 once all that is watched has been listed", ready.clone());
+        let failing_since = "Since when the last one's rollout had failed, since 1970";
         Self {
+            rollouts: metric(r, "rollouts", "Deployments by what was decided about them last"),
+            reverts: metric(r, "reverts", "Reverts and withdrawals that are done"),
+            revert_failures: metric(r, "revert_failures", "Probe failures that reverts were made for"),
+            revert_attempts: metric(r, "revert_attempts", "Out of so many probes"),
+            revert_budget: metric(r, "revert_budget", "Of what was allowed"),
+            last_revert: metric(r, "last_revert_seconds", "When the last one was decided, since 1970"),
+            last_revert_since: metric(r, "last_revert_since_seconds", failing_since),
+            stalls: metric(r, "stalls", "Failing rollouts that were left as they are, by reason"),
+            observed: metric(r, "observed_reverts", "Reverts that were only observed, by reason"),
+            writes: metric(r, "writes", "Writes by what they are for and what came of them"),
+            watch_restarts: metric(r, "watch_restarts", "Watches that broke and were begun again"),
+            leader: metric(r, "leader", "1 while this one leads"),
+            ready: metric(r, "ready", "1 once all that is watched has been listed"),
             registry,
-            rollouts,
-            reverts,
-            revert_failures: failures,
-            revert_attempts: attempts,
-            revert_budget: budget,
-            last_revert: last,
-            last_revert_since: since,
-            stalls,
-            observed,
-            writes,
-            watch_restarts,
-            leader,
-            ready,
         }
     }
 }
 
 impl ControllerMetrics {
-    /// The text that Prometheus scrapes; its type is [`super::METRICS_TYPE`].
+    /// The text that Prometheus scrapes, of type [`super::METRICS_TYPE`].
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let _ = text::encode(&mut text, &self.registry);
-        text
+        super::render(&self.registry)
     }
 }

@@ -47,6 +47,16 @@ impl Quantity {
         self
     }
 
+    /// Less than nothing.
+    pub fn is_negative(&self) -> bool {
+        self.amount.negative && !self.is_zero()
+    }
+
+    /// Without a fraction.
+    pub fn is_whole(&self) -> bool {
+        self.is_zero() || self.amount.exponent >= 0
+    }
+
     /// Neither more nor less than nothing.
     pub fn is_zero(&self) -> bool {
         self.amount.digits.is_empty()

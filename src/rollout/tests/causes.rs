@@ -5,7 +5,7 @@ use super::{
     world::{World, digest, template},
 };
 use crate::rollout::{
-    Decision, Rest,
+    Decision, History, Rest,
     record::{Class, Outcome, Revert, Signal, StallReason},
     snapshot::{Exit, ProgressState, Waiting},
 };
@@ -242,6 +242,29 @@ fn the_good_version_failing_after_a_revert_is_told_and_not_reverted() {
     }
     assert_eq!(world.record().current, None, "it is well again");
     assert_eq!(world.decide(), Decision::Rest(Rest::Settled));
+}
+
+#[test]
+fn the_good_version_is_watched_until_it_was_complete_for_a_bake() {
+    let mut world = World::settled("1");
+    fail(&mut world, "2");
+    // Its pods had all gone; nobody has looked since.
+    world.history = History::default();
+    world.new_pods();
+    assert_eq!(world.run(90), None, "longer than a bake: it loads");
+    let mut late = world.clone();
+    let crashes = late.play(60, |world, second| {
+        if second.is_multiple_of(5) {
+            world.restart(0, 1, "Error");
+        }
+    });
+    assert_eq!(stall(crashes.unwrap()), StallReason::SameTemplate);
+
+    world.all_ready();
+    assert_eq!(world.run(61), None);
+    assert_eq!(world.decide(), Decision::Rest(Rest::Settled));
+    unready(&mut world);
+    assert_eq!(world.run(60), None, "it was well for a bake: whatever it does now is not the revert's");
 }
 
 #[test]

@@ -422,13 +422,14 @@ fn a_crash_between_record_and_patch_and_after_it_is_carried_on() {
     world.snapshot.deployment.observed_generation += 1;
     world.now += jiff::SignedDuration::from_secs(20);
     let carried_on = world.look();
-    assert_eq!(carried_on, Decision::Revert(first.clone()));
-    assert_eq!(world.record().reverts.len(), 1, "no second record");
+    let again = Revert { generation: first.generation + 1, ..first };
+    assert_eq!(carried_on, Decision::Revert(again.clone()));
+    assert_eq!(world.record().reverts, std::slice::from_ref(&again), "recorded again, and no second one");
     // It makes the patch and dies; the third finds the good template.
     let before = world.snapshot.clone();
     world.carry_out(&carried_on);
     world.history = History::default();
-    assert_eq!(world.look(), Decision::Finish(first));
+    assert_eq!(world.look(), Decision::Finish(again));
     assert_eq!((world.written(), world.record().reverts.len()), (1, 1));
     assert!(matches!(world.look(), Decision::Rest(Rest::Reverted { quiet: true, .. })));
     // The watch shows the Deployment of before once more.
