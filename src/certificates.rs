@@ -115,14 +115,17 @@ pub fn decide(stored: Option<Stored<'_>>, trusted: &[Vec<u8>], name: &str, now: 
     }
 }
 
-/// What the hooks are to trust with a new certificate: its CA, and those before it whose certificates may still be shown.
-pub fn bundle(new: &Issued, stored: Option<Stored<'_>>, now: Timestamp) -> String {
-    let old = stored.map(|stored| certificates(stored.ca)).unwrap_or_default();
-    let valid = old.iter().filter(|der| validity(der).is_some_and(|(_, until)| now < until));
-    valid.fold(new.ca.clone(), |mut text, der| {
-        text.push_str(&pem(der));
-        text
-    })
+/// What the hooks are to trust with a new certificate: its CA, and of those `before` it (what is stored, what the hooks trust)
+/// each that is still valid, because its certificate may still be shown.
+pub fn bundle<'a>(new: &Issued, before: impl IntoIterator<Item = &'a [u8]>, now: Timestamp) -> String {
+    let (mut text, mut taken) = (new.ca.clone(), Vec::new());
+    for der in before.into_iter().flat_map(certificates) {
+        if validity(&der).is_some_and(|(_, until)| now < until) && !taken.contains(&der) {
+            text.push_str(&pem(&der));
+            taken.push(der);
+        }
+    }
+    text
 }
 
 /// When this pair is to be replaced, or why no API server that trusts its CA takes it now: what is wrong, for a sentence
@@ -146,6 +149,11 @@ pub fn due(stored: Stored<'_>, name: &str, now: Timestamp) -> Result<Timestamp, 
     let (from, until) = validity(leaf).ok_or("tls.crt has no dates")?;
     let seconds = until.duration_since(from).as_secs();
     Ok(from + SignedDuration::from_secs(seconds * 2 / 3))
+}
+
+/// Until when the longest-lived certificate of a PEM text is valid; `None`: it holds none.
+pub fn until(pem: &[u8]) -> Option<Timestamp> {
+    certificates(pem).iter().filter_map(|der| validity(der)).map(|(_, until)| until).max()
 }
 
 /// All certificates of a PEM text; those that cannot be read are left out.
@@ -232,14 +240,15 @@ mod tests {
     #[test]
     fn the_ca_before_is_trusted_as_long_as_it_is_valid() {
         let (old, new) = (issued(), issued());
-        let both = bundle(&new, Some(stored(&old)), at(800));
+        let both = bundle(&new, [old.ca.as_bytes()], at(800));
         assert_eq!(both, format!("{}{}", new.ca, old.ca));
         for pair in [&old, &new] {
             due(Stored { ca: both.as_bytes(), ..stored(pair) }, NAME, at(800)).unwrap();
         }
-        assert_eq!(bundle(&new, Some(stored(&old)), at(1200)), new.ca);
-        assert_eq!(bundle(&new, Some(Stored { ca: b"rubbish", ..stored(&old) }), at(800)), new.ca);
-        assert_eq!(bundle(&new, None, at(800)), new.ca);
+        assert_eq!(bundle(&new, [old.ca.as_bytes(), b"rubbish", both.as_bytes()], at(800)).matches("BEGIN").count(), 3);
+        assert_eq!(bundle(&new, [old.ca.as_bytes(), old.ca.as_bytes()], at(800)), both);
+        assert_eq!(bundle(&new, [old.ca.as_bytes()], at(1200)), new.ca);
+        assert_eq!(bundle(&new, [], at(800)), new.ca);
     }
 
     #[test]

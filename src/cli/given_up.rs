@@ -38,7 +38,7 @@ pub(super) fn unless_stuck<T: Send + 'static>(
     let before: Vec<Arc<String>> = running().clone();
     if before.len() >= MOST {
         let what: Vec<&str> = before.iter().map(|what| what.as_str()).collect();
-        bail!("not loaded: what was given up before still runs ({}); start anew to get rid of it", what.join(", "));
+        bail!("what was given up before still runs ({}); start anew to get rid of it", what.join(", "));
     }
     let watch = Arc::new(Watch::default());
     let (seen, (sender, done)) = (Arc::clone(&watch), channel());
@@ -67,11 +67,11 @@ pub(super) fn unless_stuck<T: Send + 'static>(
     }
 }
 
-/// As a person knows it.
+/// As a person knows it; a package is one word, what is not asked of a policy is told by whoever asks.
 fn name(asked: &str) -> String {
     match asked {
         "" => "compiling the policies".to_owned(),
-        test if test.contains('.') => format!("test {test}"),
+        told if told.contains(' ') => told.to_owned(),
         package => format!("policy {}", package.replace('_', "-")),
     }
 }
@@ -102,10 +102,7 @@ mod tests {
             assert_eq!(told, "compiling the policies does not end, and nothing stops it: given up after 0 s");
         }
         let told = stuck().unwrap_err().to_string();
-        assert!(
-            told.starts_with("not loaded: what was given up before still runs (compiling the policies, "),
-            "{told}"
-        );
+        assert!(told.starts_with("what was given up before still runs (compiling the policies, "), "{told}");
         drop(end);
         let begun = Instant::now();
         while unless_stuck(limit, |_| 7).is_err() {
@@ -119,7 +116,7 @@ mod tests {
         for (asked, told) in [
             ("", "compiling the policies"),
             ("canary_cap", "policy canary-cap"),
-            ("data.p_test.test_x", "test data.p_test.test_x"),
+            ("p_test.rego:1:1: test data.p_test.test_x", "p_test.rego:1:1: test data.p_test.test_x"),
         ] {
             assert_eq!(name(asked), told);
         }

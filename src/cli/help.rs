@@ -144,6 +144,20 @@ and Role surefoot-revert in surefoot-system (records).
 Exit codes: 0 reverted, 1 there is nothing to revert to, it was refused or declined, 2 a right is missing or the cluster
 could not be asked.";
 
+pub(super) const DOCTOR: &str = "\
+Examples:
+  surefoot doctor                  after installing, before a staged adoption goes on, when something is odd
+  surefoot doctor -o json          for scripts
+
+ok: as it should be; note: worth knowing; skip: could not be looked at, and why; warn: somebody should look at it;
+fail: something that surefoot promises does not hold. Behind the colon is what to do.
+
+JSON, stable (fields may be added):
+  {\"version\": 1, \"checks\": [{\"level\", \"area\", \"message\", \"fix\"}]}
+
+Rights: those of an administrator; whatever is missing is said, and the rest is looked at.
+Exit codes: 0 nothing to mend, 1 warn or fail, 2 nothing found but something could not be looked at, or no cluster.";
+
 pub(super) const WEBHOOK: &str = "\
 Example, outside of the cluster:
   surefoot certs certs

@@ -271,6 +271,7 @@ impl Judge {
             let added = admission::default(&self.set, &request, &subject.facts, &self.config, self.now, limits);
             // As in the cluster, where the API server completes what a webhook adds before the next one sees it.
             request = request.with_object(defaulter::defaulted(&added.object));
+            outcome.findings.extend(faults_of_defaults(&added.object, &added.added, &outcome.findings));
             outcome.defaults = added.added;
             outcome.failures = self.aside.note(added.failures);
         }
@@ -290,6 +291,27 @@ impl Judge {
         }
         inputs
     }
+}
+
+/// What the API server could not read, or would drop, of what policies add: it is none of the file's faults.
+fn faults_of_defaults(object: &Json, added: &[admission::DefaultValue], known: &[Finding]) -> Vec<Finding> {
+    if added.is_empty() {
+        return Vec::new();
+    }
+    let (Ok(found) | Err(found)) = decode::faults(object);
+    let news =
+        found.into_iter().filter(|one| !known.iter().any(|known| known.path == one.path && known.code == one.code));
+    news.map(|one| match added.iter().find(|added| one.path.starts_with(&added.path)) {
+        Some(added) => Finding {
+            // Of what a webhook adds the API server drops what it does not know; kubectl's strictness is for files.
+            level: if one.code == "unknown-field" { Level::Warn } else { one.level },
+            message: format!("{}, and policy {} adds it", one.message, added.policy),
+            fix: format!("mend `defaults` of policy {}", added.policy),
+            ..one
+        },
+        None => one,
+    })
+    .collect()
 }
 
 fn about(policy: &Policy) -> About {

@@ -62,7 +62,8 @@ pub(super) fn tested_policies(dir: Option<&Path>, config: &Config) -> Result<Pol
     let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
     let config = config.clone();
     let loaded = given_up::unless_stuck(STUCK, move |watch| PolicySet::load_tested(sources, &config, watch));
-    loaded.map_err(Unusable::Unread)?.map_err(|errors| as_named_by_the_user(errors, dir, &names))
+    let where_ = || format!("{} not loaded", dir.unwrap_or(Path::new("policies")).display());
+    loaded.with_context(where_).map_err(Unusable::Unread)?.map_err(|errors| as_named_by_the_user(errors, dir, &names))
 }
 
 fn sources(dir: Option<&Path>) -> Result<Vec<Source>, Unusable> {
@@ -73,6 +74,11 @@ fn sources(dir: Option<&Path>) -> Result<Vec<Source>, Unusable> {
 fn as_named_by_the_user(LoadErrors(mut errors): LoadErrors, dir: Option<&Path>, names: &[String]) -> Unusable {
     for error in errors.iter_mut().filter(|error| names.contains(&error.file)) {
         error.file = shown(dir, &error.file);
+        // The other file of two with the same package.
+        let other = names.iter().find_map(|name| Some((error.message.strip_suffix(name.as_str())?, name)));
+        if let Some((head, name)) = other.filter(|(head, _)| head.ends_with(" is already in ")) {
+            error.message = format!("{head}{}", shown(dir, name));
+        }
     }
     LoadErrors(errors).into()
 }
@@ -94,6 +100,8 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
     for file in files {
         match text("policy", &file) {
             Ok(text) => {
+                // OPA takes a file that begins with the mark of its encoding, as some editors write it.
+                let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
                 let path = file.strip_prefix(dir).unwrap_or(&file).to_string_lossy().replace('\\', "/");
                 sources.push(Source { path: bundle::path(&path), text });
             }

@@ -44,9 +44,12 @@ const IMAGE: &str = concat!("localhost/surefoot:", env!("CARGO_PKG_VERSION"));
   surefoot manifests --image registry.example.com/surefoot:0.1.0 | kubectl apply -f -
   kubectl label namespace shop surefoot.dev/guard=audit     # then warn, then enforce
 
-Beside the cluster:
-  surefoot certs certs
-  surefoot manifests --url https://127.0.0.1:8443 --ca certs/ca.crt | kubectl apply -f -")]
+Beside the cluster, at an address that its API server reaches; each FILE is a copy of your kubeconfig with
+the token of an account: kubectl create token -n surefoot-system surefoot-webhook (surefoot-controller):
+  surefoot certs certs --host ADDRESS
+  surefoot manifests --url https://ADDRESS:8443 --ca certs/ca.crt | kubectl apply -f -
+  surefoot webhook --tls-cert certs/tls.crt --tls-key certs/tls.key --kubeconfig FILE1
+  surefoot controller --kubeconfig FILE2")]
 pub(super) struct Manifests {
     /// Where the nodes find the image [default: localhost/surefoot and this version]
     #[arg(long, value_name = "IMAGE", conflicts_with = "url")]
@@ -69,6 +72,11 @@ impl Manifests {
         super::print(&outside(&base_url(&url)?, &ca.unwrap_or_default()))?;
         Ok(Outcome::Fine)
     }
+}
+
+/// The objects that are installed in a cluster.
+pub(super) fn objects() -> anyhow::Result<Vec<serde_json::Value>> {
+    serde_saphyr::from_multiple(&inside(None)?).context("the manifests that are compiled in cannot be read")
 }
 
 /// What is installed in a cluster, as one YAML stream.

@@ -17,6 +17,7 @@ mod certs;
 mod check;
 mod completions;
 mod controller;
+mod doctor;
 mod explain;
 mod follow;
 mod given_up;
@@ -85,7 +86,9 @@ enum Command {
     Override(overriding::Override),
     #[command(about = "Put the last good version back by hand, as the controller would", after_long_help = help::REVERT)]
     Revert(revert::Revert),
-    #[command(about = "Print what is needed to register surefoot in a cluster")]
+    #[command(about = "Say whether surefoot is installed whole, and what to do where it is not", after_long_help = help::DOCTOR)]
+    Doctor(doctor::Doctor),
+    #[command(about = "Print what installs surefoot in a cluster, or registers what runs beside it")]
     Manifests(manifests::Manifests),
     #[command(about = "Make a development CA and a serving certificate")]
     Certs(certs::Certs),
@@ -143,6 +146,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Wait(args) => args.run(),
         Command::Override(args) => args.run(),
         Command::Revert(args) => args.run(),
+        Command::Doctor(args) => args.run(),
         Command::Manifests(args) => args.run(),
         Command::Certs(args) => args.run(),
         Command::Completions(args) => args.run(),
@@ -156,6 +160,11 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(Outcome::Failed.code())
         }
     }
+}
+
+/// `1 test`, `2 tests`
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Prints to stdout, without colours where they are not wanted. Whoever reads it may stop at any line (`| head`).

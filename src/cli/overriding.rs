@@ -87,7 +87,7 @@ impl Override {
             time(wanted.until),
             wanted.reason,
         );
-        for (what, text) in follows(&seen, record.as_ref(), guard, before, now) {
+        for (what, text) in follows(&seen, record.as_deref(), guard, before, now) {
             let _ = writeln!(said, "  {what:<12}{text}");
         }
         Ok(said)

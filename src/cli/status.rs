@@ -1,6 +1,6 @@
 //! `surefoot status`: every rollout in a line, or one with what happened to it.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
 
 mod watch;
 
@@ -106,7 +106,7 @@ impl Status {
             Ok(pods) => (Some(pods), None),
             Err(lacks) => (None, Some(lacks)),
         };
-        Ok((picture(&seen, record.as_ref(), pods.as_ref(), now), lacks))
+        Ok((picture(&seen, record.as_deref(), pods.as_ref(), now), lacks))
     }
 
     async fn look(&self, now: Timestamp) -> anyhow::Result<(Vec<Rollout>, Vec<Gap>)> {
@@ -132,8 +132,8 @@ impl Status {
             Err(error) => Err(error.to_string()),
             Ok(stored) => Ok(stored.map(|stored| stored.record)),
         };
-        let mut rollout = Rollout::new(&seen, record.as_ref().map(Option::as_ref), guard, now);
-        rollout.timeline = Some(timeline(&seen, record.as_ref().ok().and_then(Option::as_ref)));
+        let mut rollout = Rollout::new(&seen, record.as_ref().map(Option::as_deref), guard, now);
+        rollout.timeline = Some(timeline(&seen, record.as_ref().ok().and_then(Option::as_deref)));
         Ok((vec![rollout], Vec::new()))
     }
 }
@@ -179,7 +179,7 @@ impl Rollout {
     }
 }
 
-type Records = BTreeMap<(String, String), Result<Record, String>>;
+type Records = BTreeMap<(String, String), Result<Arc<Record>, String>>;
 
 async fn everywhere(cluster: &Cluster, namespaces: &[Namespace], now: Timestamp) -> anyhow::Result<Vec<Rollout>> {
     let records = records(cluster, None).await?;
@@ -208,7 +208,7 @@ fn rows(mut seen: Vec<Seen>, records: &Records, guard: impl Fn(&str) -> Option<G
     seen.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     let rollout = |seen: &Seen| {
         let record = records.get(&(seen.namespace.clone(), seen.name.clone()));
-        let record = record.map(Result::as_ref).transpose();
+        let record = record.map(Result::as_deref).transpose();
         Rollout::new(seen, record, guard(&seen.namespace), now)
     };
     seen.iter().map(rollout).collect()

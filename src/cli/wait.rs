@@ -1,6 +1,6 @@
 //! `surefoot wait`: what a pipeline runs after `kubectl apply`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -67,7 +67,7 @@ struct Watched {
     wanted: Digest,
     known: Option<Timestamp>,
     seen: Seen,
-    record: Option<Record>,
+    record: Option<Arc<Record>>,
 }
 
 impl Watched {
@@ -75,7 +75,7 @@ impl Watched {
         cluster.guard(namespace).await?;
         let seen = rollouts::read(&cluster.client, namespace, name).await.map_err(anyhow::Error::msg)?;
         let record = cluster.records.get(namespace, name).await?.map(|stored| stored.record);
-        Ok(Self { wanted: seen.digest.clone(), known: known(record.as_ref()), seen, record })
+        Ok(Self { wanted: seen.digest.clone(), known: known(record.as_deref()), seen, record })
     }
 
     /// Watches until it is over.
@@ -104,7 +104,7 @@ impl Watched {
     }
 
     fn judge(&self) -> Option<End> {
-        end(&self.wanted, &self.seen, self.record.as_ref(), self.known, Timestamp::now())
+        end(&self.wanted, &self.seen, self.record.as_deref(), self.known, Timestamp::now())
     }
 
     fn saw(&mut self, seen: Option<Seen>) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ impl Watched {
     }
 
     fn timed_out(&self, after: Duration) -> anyhow::Error {
-        let row = view::row(&self.seen, self.record.as_ref(), Timestamp::now());
+        let row = view::row(&self.seen, self.record.as_deref(), Timestamp::now());
         let version = row.version.map(|version| format!(" {version}")).unwrap_or_default();
         let note = if row.note.is_empty() { String::new() } else { format!(", {}", row.note) };
         anyhow!("timed out after {}: {}{version} is {}{note}", view::age(after), row.name, row.state)

@@ -38,7 +38,7 @@ pub(super) struct Report {
     /// Files in the folders that are no manifests.
     pub(super) passed: Vec<Passed>,
     /// Without policies or configuration nothing was judged.
-    pub(super) unusable: bool,
+    pub(super) unusable: Vec<LoadError>,
     /// What the policies say of themselves, by name.
     pub(super) policies: BTreeMap<String, About>,
     /// The guard of each namespace of a cluster; empty where files were judged.
@@ -143,15 +143,15 @@ impl Judged {
 impl Report {
     /// Nothing could be judged.
     pub(super) fn of_load_errors(LoadErrors(errors): LoadErrors) -> Self {
-        let failure = |error: LoadError| Failure {
+        let failure = |error: &LoadError| Failure {
             policy: String::new(),
-            file: error.file,
+            file: error.file.clone(),
             line: error.line,
             column: error.column,
-            message: error.message,
+            message: error.message.clone(),
             level: Level::Deny,
         };
-        Self { failures: errors.into_iter().map(failure).collect(), unusable: true, ..Self::default() }
+        Self { failures: errors.iter().map(failure).collect(), unusable: errors, ..Self::default() }
     }
 
     /// No file was judged, but a cluster.

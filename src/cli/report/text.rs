@@ -11,8 +11,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Change, Judged, Report, diff, excerpt, shown};
 use crate::{
-    admission::{Failure, Finding, Level, Skipped, notation},
-    cli::source::{File, Problem, tree::Place},
+    admission::{Failure, Finding, Level, LoadError, Skipped, notation},
+    cli::{
+        plural,
+        source::{File, Problem, tree::Place},
+    },
     cluster::inventory::Guarding,
     config::{Exemption, Guard},
     template::keys,
@@ -33,6 +36,9 @@ pub(in crate::cli) fn render(report: &Report) -> String {
 
 /// What went wrong beside the findings: files that could not be read, policies that broke. For stderr.
 pub(in crate::cli) fn render_problems(report: &Report) -> String {
+    if !report.unusable.is_empty() {
+        return report.unusable.iter().map(unusable).collect();
+    }
     let unread = report.problems.iter().map(|problem| {
         let file = report.files.iter().find(|file| file.name == problem.file);
         unreadable(problem, file)
@@ -42,7 +48,7 @@ pub(in crate::cli) fn render_problems(report: &Report) -> String {
 }
 
 fn write_report(report: &Report, out: &mut String) -> fmt::Result {
-    if report.unusable {
+    if !report.unusable.is_empty() {
         return Ok(());
     }
     if report.compared.is_some() {
@@ -214,6 +220,11 @@ fn unreadable(problem: &Problem, file: Option<&File>) -> String {
     }
 }
 
+/// With the line that it is about. Its tabs, and those above the caret, take as many columns as each other.
+fn unusable(error: &LoadError) -> String {
+    format!("{BAD}error{BAD:#}: {}\n", shown::lines(&error.to_string().replace('\t', "    ")))
+}
+
 fn broken(failure: &Failure) -> String {
     let Failure { policy, file, line, column, message, level: _ } = failure;
     let policy = if policy.is_empty() { String::new() } else { format!("policy {policy} is broken: ") };
@@ -332,10 +343,6 @@ fn exemptions(report: &Report) -> Vec<String> {
         format!("exempted: {} of {what} until {} ({})", plural(count, "finding"), entry.until, entry.reason)
     };
     entries.into_iter().map(|entry| shown::line(&line(entry)).into_owned()).collect()
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

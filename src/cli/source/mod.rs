@@ -24,6 +24,7 @@ mod fields;
 mod folder;
 mod objects;
 mod probes;
+mod resources;
 pub(super) mod tree;
 mod validity;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{decode::fault, probes};
+use super::{decode::fault, probes, resources};
 use crate::{
     admission::Finding,
     template::{Json, json},
@@ -171,6 +171,7 @@ fn pod(object: &Json) -> Vec<Finding> {
         let message = format!("the restartPolicy of a Deployment's pods is Always, not {policy}");
         found.push(fault("/spec/template/spec/restartPolicy", message, "remove it"));
     }
+    found.extend(resources::faults_of_pod(pod));
     let mut names: Vec<&str> = Vec::new();
     for list in ["initContainers", "containers"] {
         for (index, container) in json::list_at(pod, &[list]).iter().enumerate() {
@@ -197,6 +198,7 @@ fn pod(object: &Json) -> Vec<Finding> {
                 "initContainers" => probes::faults_of_init(container, &at),
                 _ => probes::faults(container, &at),
             });
+            found.extend(resources::faults(container, &at));
         }
     }
     found

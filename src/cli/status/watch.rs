@@ -152,7 +152,7 @@ impl Sight {
             None => self.namespaces.get(&seen.namespace).map(|namespace| namespace.guard),
         };
         let record = match record.as_deref() {
-            Some(Ok(stored)) => Ok(Some(&stored.record)),
+            Some(Ok(stored)) => Ok(Some(&*stored.record)),
             Some(Err(error)) => Err(error.to_string()),
             None => Ok(None),
         };
