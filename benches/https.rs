@@ -1,7 +1,7 @@
 //! Reviews per second over HTTPS, as the API server sends them: the real server with its facts from a real control
 //! plane, pinned to one core; connections that are kept; every body another one, and then the same one again and again.
 //!
-//! `cargo bench --bench https`. The bars: on that core 2,500 reviews a second of 8.6 KB, each another one; 8,000 where it is the
+//! `make bench` runs it as it ships. The bars: on that core 2,500 reviews a second of 8.6 KB, each another one; 8,000 where it is the
 //! same again (all but its uid); 25 MB resident before the first, 45 MB with 10,000 guarded Deployments watched.
 
 use std::{
