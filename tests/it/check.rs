@@ -296,6 +296,7 @@ fn policies_and_configuration_that_do_not_load() -> anyhow::Result<()> {
         (["--policies", "nowhere"], "nowhere"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot read this configuration"),
         (["--config", "bad.yaml"], "error: bad.yaml:4:3: "),
+        (["--config", "bad.yaml"], "\n  4 |   probs: {}\n    |   ^\n"),
         (["--config", "typo.yaml"], "error: typo.yaml:3:1: "),
     ];
     for (arguments, words) in cases {

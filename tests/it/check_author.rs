@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check_author::what_an_edit_changes", what_an_edit_changes),
         trial("check_author::a_configuration_ahead_of_the_baseline", a_configuration_ahead_of_the_baseline),
         trial("check_author::what_defaults_add", what_defaults_add),
+        trial("check_author::defaults_that_the_api_server_cannot_read", defaults_that_cannot_be_read),
         trial("check_author::the_input_of_a_policy", the_input_of_a_policy),
     ]
 }
@@ -147,6 +148,27 @@ fn what_defaults_add() -> Result<()> {
     ensure!(quiet.code == Some(2) && quiet.stderr.contains("--diff is text"), "{}", quiet.stderr);
     let none = surefoot(folder.path(), &["check", "-", "--diff"], SAFE)?;
     ensure!(!none.stdout.contains("+++"), "{}", none.stdout);
+    Ok(())
+}
+
+/// The file is right, what is added to it is not. The policy's file begins with the mark of its encoding.
+fn defaults_that_cannot_be_read() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (default, code, says) in [
+        (r#"{"path": "/metadata/labels/added", "value": 3}"#, 1, "error[kubernetes/invalid]: "),
+        (r#"{"path": "/spec/paused", "value": "x"}"#, 1, "error[kubernetes/invalid]: "),
+        (r#"{"path": "/spec/repicas", "value": 3}"#, 0, "warning[kubernetes/unknown-field]: "),
+        (r#"{"path": "/metadata/labels/added", "value": "3"}"#, 0, "1 default would be added"),
+    ] {
+        policy(folder.path(), "p", &format!("defaults contains {default}"))?;
+        let file = folder.path().join("p/size/policy.rego");
+        fs::write(&file, format!("\u{feff}{}", fs::read_to_string(&file)?))?;
+        let run = surefoot(folder.path(), &["check", "-", "--policies", "p"], SAFE)?;
+        ensure!(run.code == Some(code) && run.stdout.contains(says), "{default}: {}{}", run.stdout, run.stderr);
+        let blamed =
+            run.stdout.contains("policy size adds it") && run.stdout.contains("mend `defaults` of policy size");
+        ensure!(blamed == says.contains("kubernetes"), "{default}: {}", run.stdout);
+    }
     Ok(())
 }
 

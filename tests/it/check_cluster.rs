@@ -270,14 +270,58 @@ fn what_the_api_server_refuses_is_found_offline() -> Result<()> {
         ("/spec/template/spec/hostPid".to_owned(), json!(true)),
         ("/spec/template/spec/hostPID".to_owned(), json!(true)),
     ];
+    let amounts = [
+        "1e400",
+        "1e-400",
+        "1e4294967296",
+        "1e99999999999999999999",
+        "0.0000000001",
+        "-1",
+        "-0",
+        ".",
+        "",
+        "m",
+        "1 Gi",
+        " 1Gi",
+        "1gi",
+        "0x1",
+        "1_000",
+        "99999999999999999999Ei",
+        "1e18",
+        "9223372036854775808",
+    ];
+    let both = |text: &str| json!({"limits": {"memory": text}, "requests": {"memory": text}});
+    let pod_level = |value: Value| ("/spec/template/spec/resources".to_owned(), value);
+    let more = [
+        pod_level(json!({"limits": {"memory": "1Mi"}})),
+        pod_level(json!({"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}})),
+        pod_level(json!({"requests": {"memory": "1Mi"}})),
+        pod_level(json!({"limits": {"memory": "64Gi", "cpu": "64"}})),
+        pod_level(json!({"limits": {"memory": "64Gb"}})),
+        pod_level(json!({"limits": {"example.com/gpu": "1"}})),
+        (
+            at("resources"),
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1001m", "memory": "1Gi"}}),
+        ),
+        (at("resources"), json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1025Mi"}})),
+        (at("resources"), json!({"limits": {"gpu": "1"}})),
+        (at("resources"), json!({"limits": {"nvidia.com/gpu": "1.5"}})),
+        (at("resources"), json!({"requests": {"nvidia.com/gpu": "1"}})),
+        (at("resources"), json!({"limits": {"nvidia.com/gpu": "2"}, "requests": {"nvidia.com/gpu": "1"}})),
+        (at("resources"), json!({"limits": {"memory": 1073741824_u64, "cpu": 1.5}})),
+        (at("resources"), json!({"limits": {"memory": true}})),
+    ];
+    let rows = rows.into_iter().chain(amounts.map(|text| (at("resources"), both(text)))).chain(more);
     let mut differences = Vec::new();
     for (path, value) in rows {
         let object = with(good("churn"), &path, value.clone())?.to_string();
         let asked = admin.run_with_input(&["apply", "--dry-run=server", "-f", "-"], &object)?;
         let run = check(&admin, &["-", "-n", "strict", "-o", "json"], &object)?;
         let findings = run.json()?["objects"][0]["findings"].clone();
-        let refused =
-            findings.as_array().into_iter().flatten().any(|it| it["policy"] == "kubernetes" && it["level"] == "deny");
+        // Where the policy `resources` has the same rule, it tells.
+        let knows =
+            |it: &Value| it["policy"] == "kubernetes" || it["code"] == "above-limit" || it["code"] == "gpu-differs";
+        let refused = findings.as_array().into_iter().flatten().any(|it| knows(it) && it["level"] == "deny");
         differences.extend((refused == asked.ok()).then(|| format!("{path} = {value}: {asked}\n{findings:#}")));
     }
     ensure!(differences.is_empty(), "{}", differences.join("\n"));

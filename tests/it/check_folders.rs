@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
+    bad_input,
     check::{SAFE, surefoot},
     trial,
 };
@@ -31,34 +32,52 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
 
-/// Each says where and what is wrong, and nothing passes.
+/// Each says where and what is wrong, and nothing passes; `check` and `test` say the same.
 fn policies_that_cannot_be_used_are_told() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let at = folder.path();
     write(at, "m.yaml", SAFE)?;
+    write(at, "good/x/policy.rego", bad_input::GOOD)?;
     write(at, "shape/x/policy.rego", "package surefoot.x\n\ndeny contains 7 if true\n")?;
     for policy in ["a", "b"] {
         let text = "package surefoot.a\n\ndeny contains \"x\" if false\n";
         write(at, &format!("twice/{policy}/policy.rego"), text)?;
     }
-    let config = "apiVersion: surefoot.dev/v1\nkind: Config\npolicies:\n  probes:\n    parameters: {nosuch: 1}\n";
-    write(at, "config.yaml", config)?;
+    write(at, "latin/x/policy.rego", b"package surefoot.x\n\xff\n")?;
     fs::create_dir(at.join("empty"))?;
     std::os::unix::fs::symlink("nowhere", at.join("dangling"))?;
+    write(at, "link/x/policy.rego", "package surefoot.x\n")?;
+    std::os::unix::fs::symlink("nowhere", at.join("link/other.rego"))?;
     fs::create_dir(at.join("loop"))?;
     std::os::unix::fs::symlink(".", at.join("loop/back"))?;
     let rows = [
-        ("--policies", "shape", "x/policy.rego:3:1: `deny`: it gave 7, which is no finding"),
-        ("--policies", "twice", "b/policy.rego:1:1: package `surefoot.a` is already in a/policy.rego"),
-        ("--policies", "empty", "no policies in empty: no file there or below ends in .rego"),
-        ("--policies", "dangling", "cannot read the policy folder dangling: No such file"),
-        ("--policies", "m.yaml", "cannot read the policy folder m.yaml: Not a directory"),
-        ("--policies", "loop", "loop/back leads back to"),
-        ("--config", "config.yaml", "config.yaml:5:18: "),
+        ("twice", "twice/b/policy.rego:1:1: package `surefoot.a` is already in twice/a/policy.rego"),
+        ("latin", "latin/x/policy.rego:2:1: a byte that is no UTF-8; save the file as UTF-8"),
+        ("empty", "no policies in empty: no file there or below ends in .rego"),
+        ("dangling", "cannot read the policy folder dangling: No such file"),
+        ("link", "link/other.rego: cannot read this policy: No such file"),
+        ("m.yaml", "cannot read the policy folder m.yaml: Not a directory"),
+        ("loop", "loop/back leads back to"),
     ];
-    for (option, value, says) in rows {
-        let run = surefoot(at, &["check", "m.yaml", option, value], "")?;
-        ensure!(run.code == Some(2) && run.stderr.contains(says), "{option} {value}: {:?} {}", run.code, run.stderr);
+    // Only an answer shows it, and nothing here asks for one but `check`.
+    let run = surefoot(at, &["check", "m.yaml", "--policies", "shape"], "")?;
+    let says = "shape/x/policy.rego:3:1: `deny`: it gave 7, which is no finding";
+    ensure!(run.code == Some(2) && run.stderr.contains(says), "{:?} {}", run.code, run.stderr);
+    for (policies, says) in rows {
+        for arguments in [&["check", "m.yaml", "--policies", policies][..], &["test", policies]] {
+            let run = surefoot(at, arguments, "")?;
+            ensure!(run.code == Some(2) && run.stderr.contains(says), "{arguments:?}: {:?} {}", run.code, run.stderr);
+        }
+    }
+    for (text, says) in bad_input::configurations() {
+        write(at, "config.yaml", &text)?;
+        for arguments in [
+            &["check", "m.yaml", "--policies", "good", "--config", "config.yaml"][..],
+            &["test", "good", "--config", "config.yaml"],
+        ] {
+            let run = surefoot(at, arguments, "")?;
+            ensure!(run.code == Some(2) && run.stderr.contains(says), "{arguments:?}: {:?} {}", run.code, run.stderr);
+        }
     }
     Ok(())
 }

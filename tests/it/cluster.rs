@@ -155,7 +155,7 @@ fn records_are_written_over_what_was_read() -> Result<()> {
         let second = records.write(&changed, Some(&first)).await?;
         ensure!(matches!(records.write(&mine, Some(&first)).await, Err(RecordError::Conflict(_))), "an old revision");
         let stored = records.get(namespace, &long).await?.context("it was written")?;
-        ensure!(stored.record == changed && stored.revision == second, "{stored:?}");
+        ensure!(*stored.record == changed && stored.revision == second, "{stored:?}");
         ensure!(records.list(Some(namespace)).await?.len() == 1 && records.list(Some("other")).await?.is_empty());
 
         let mut guarded = Guarded::new(client, "surefoot-system");

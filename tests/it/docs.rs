@@ -221,7 +221,7 @@ fn transcripts() -> Result<()> {
 }
 
 /// `compared`: what of a text has to be alike.
-fn run_block(
+pub(crate) fn run_block(
     block: &str,
     folder: &Path,
     environment: &[(&str, OsString)],
@@ -256,7 +256,7 @@ fn settled(text: &str) -> String {
 }
 
 /// Fenced blocks with their language.
-fn blocks(text: &str) -> Vec<(&str, &str)> {
+pub(crate) fn blocks(text: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     for (index, part) in text.split("```").enumerate() {
         if index % 2 == 1

@@ -13,13 +13,15 @@ use serde_json::json;
 use crate::{
     relay::{Asked, Fate, Held},
     stage::{Stage, version_of},
+    support::Look,
     trial,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     type Scenario = (&'static str, fn() -> Result<()>);
-    let scenarios: [Scenario; 18] = [
+    let scenarios: [Scenario; 19] = [
         ("what_is_seen_no_more_is_not_reverted", blind),
+        ("a_record_that_cannot_be_read_reverts_nothing_until_it_is_mended", unreadable),
         ("conflicts_409", conflicts),
         ("a_refusal_422_stalls_until_something_changes", refused),
         ("busy_429_with_retry_after_is_waited_for", busy),
@@ -236,5 +238,39 @@ fn blind() -> Result<()> {
     ensure!(version_of(&deployment) == "2" && stage.record()?["reverts"].get(0).is_none(), "{}", stage.logs());
     // It can see again, and does what is to be done.
     stage.crash("2")?;
+    stage.reverted_once()
+}
+
+/// A record that was cut short, that is about another Deployment, or that a newer surefoot wrote: it is told, by log and by
+/// status, and nothing is done.
+fn unreadable() -> Result<()> {
+    let stage = Stage::new("fault-record")?;
+    stage.start()?;
+    stage.settle()?;
+    let path = format!("/api/v1/namespaces/{}/configmaps/record.{}.digits", stage.own(), stage.name);
+    let write = |text: &str| stage.plane().patch(&path, &json!({"data": {"record.json": text}}));
+    let good = stage.record()?.to_string();
+    let rows = [
+        (good[..good.len() / 2].to_owned(), "cannot be read"),
+        (good.replace("\"digits\"", "\"other\""), "it is about"),
+        (good.replace("\"version\":1", "\"version\":99"), "has version 99"),
+    ];
+    write(&rows[0].0)?;
+    stage.apply("2")?;
+    stage.crash("2")?;
+    for (text, says) in rows {
+        write(&text)?;
+        stage.until(says, || {
+            let (logs, status) = (stage.logs(), stage.status()?);
+            Ok(if logs.contains(says) && status.stdout.contains(says) {
+                Look::Done(())
+            } else {
+                Look::Not(format!("{logs}\n{status}"))
+            })
+        })?;
+        let deployment = stage.deployment()?;
+        ensure!(version_of(&deployment) == "2" && deployment["metadata"]["generation"] == 2, "{deployment}");
+    }
+    write(&good)?;
     stage.reverted_once()
 }

@@ -55,6 +55,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("house::import_directions", import_directions),
         Trial::test("house::pure_rooms_are_fenced", pure_rooms_are_fenced),
         Trial::test("house::nothing_private_is_committed", nothing_private_is_committed),
+        Trial::test("house::what_is_made_in_certs_is_not_committed", what_is_made_in_certs_is_not_committed),
         Trial::test("house::the_example_configuration_loads", the_example_configuration_loads),
         Trial::test("house::the_policy_in_the_readme_loads", the_policy_in_the_readme_loads),
         Trial::test("house::the_reader_of_imports_reads", the_reader_of_imports_reads),
@@ -103,6 +104,17 @@ fn nothing_private_is_committed() -> Result<(), Failed> {
                 broken.push(format!("{file}:{}: holds {found}", number + 1));
             }
         }
+    }
+    none(broken)
+}
+
+fn what_is_made_in_certs_is_not_committed() -> Result<(), Failed> {
+    let tracked: Vec<_> = tracked()?.into_iter().filter(|file| file.starts_with("certs/")).collect();
+    let others = tracked.iter().filter(|file| !["certs/.gitignore", "certs/README.md"].contains(&file.as_str()));
+    let mut broken: Vec<String> = others.map(|file| format!("{file}: is committed")).collect();
+    for file in ["certs/ca.crt", "certs/tls.crt", "certs/tls.key"] {
+        let ignored = Command::new("git").args(["check-ignore", "-q", file]).current_dir(top()).status()?;
+        broken.extend((!ignored.success()).then(|| format!("{file}: would be committed")));
     }
     none(broken)
 }

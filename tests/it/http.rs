@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("http::what_is_no_review_gets_a_status", what_is_no_review_gets_a_status),
         trial("http::large_and_slow_bodies_end", large_and_slow_bodies_end),
+        trial("http::a_crowd_of_containers_gets_its_verdict", a_crowd_of_containers_gets_its_verdict),
         trial("http::bodies_have_a_bounded_room_together", bodies_have_a_bounded_room_together),
         trial("http::connections_that_are_none_hurt_nobody", connections_that_are_none_hurt_nobody),
         trial("http::probes_and_metrics", probes_and_metrics),
@@ -603,4 +604,63 @@ fn what_does_not_load_is_said_with_its_place() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A Deployment of so many containers, and of 3 MB, the most that the API server takes.
+fn crowd(containers: usize, good: bool) -> Value {
+    let probe = |failures: u32| json!({"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 10, "failureThreshold": failures});
+    let filling = "x".repeat(3_000_000 / containers - 650);
+    let container = |number: usize| {
+        let mut container = json!({"name": format!("c{number}"), "image": format!("registry.local/m{number}:latest"),
+            "env": [{"name": "FILLING", "value": filling}]});
+        if good {
+            container["image"] = json!("registry.local/model:1.2.3");
+            container["ports"] = json!([{"name": "http", "containerPort": 1000 + number}]);
+            container["startupProbe"] = probe(30);
+            container["readinessProbe"] = probe(3);
+            container["livenessProbe"] = probe(6);
+            container["resources"] =
+                json!({"requests": {"cpu": "10m", "memory": "1Mi"}, "limits": {"cpu": "10m", "memory": "1Mi"}});
+        }
+        container
+    };
+    let labels = json!({"app": "m", "surefoot.dev/model": "m", "app.kubernetes.io/version": "1.2.3"});
+    let containers: Vec<Value> = (0..containers).map(container).collect();
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "m", "namespace": "shop", "labels": labels},
+        "spec": {"replicas": 2, "minReadySeconds": 10, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": {"app": "m"}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}}}})
+}
+
+fn a_crowd_of_containers_gets_its_verdict() -> Result<()> {
+    let server = Server::ready()?;
+    let send = |path: &str, review: &Value| {
+        let begun = Instant::now();
+        let answer = server.post(&format!("{path}?timeout=10s"), review.to_string().as_bytes())?;
+        println!(
+            "http: {path} of {} bytes: {} bytes after {:?}",
+            review.to_string().len(),
+            answer.body.len(),
+            begun.elapsed()
+        );
+        answer.json()
+    };
+    for good in [true, false] {
+        let mut review = review("CREATE");
+        review["request"]["object"] = crowd(2000, good);
+        let answer = send("/validate", &review)?;
+        let message = answer["response"]["status"]["message"].as_str().unwrap_or_default();
+        ensure!(answer["response"]["allowed"] == good, "{good}: {message:.2000}");
+        ensure!(answer.to_string().len() < 64 << 10, "{good}: {} bytes", answer.to_string().len());
+        let answer = send("/mutate", &review)?;
+        ensure!(answer["response"]["allowed"] == true, "{answer:.2000}");
+        let mut update = review.clone();
+        update["request"]["operation"] = json!("UPDATE");
+        update["request"]["oldObject"] = review["request"]["object"].clone();
+        update["request"]["object"]["spec"]["template"]["spec"]["containers"][7]["image"] =
+            json!("registry.local/model:latest");
+        let answer = send("/validate", &update)?;
+        ensure!(answer["response"]["allowed"] == false, "{answer:.2000}");
+    }
+    server.serves_on()
 }

@@ -21,6 +21,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 
 use crate::{
+    bad_input,
     shared::program,
     support::{
         http::{Answer, Https},
@@ -33,6 +34,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("loading::a_folder_that_changes_counts_as_a_whole_or_not_at_all", a_folder_that_changes),
+        trial("loading::bad_input_leaves_what_was_there_in_force", bad_input_leaves_what_was_there_in_force),
         trial("loading::what_could_never_be_asked_is_refused_at_start", what_could_never_be_asked),
         trial("loading::a_hostile_policy_costs_only_itself", a_hostile_policy_costs_only_itself),
         trial("loading::a_mounted_config_map_is_followed", a_mounted_config_map_is_followed),
@@ -46,7 +48,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn refuses(name: &str) -> String {
     format!(
         "# METADATA\n# title: No {name}\npackage surefoot.names\n\ndeny contains finding if {{\n\t\
-         input.request.object.metadata.name == params.name\n\t\
+         print(\"a policy looked at\", input.request.name)\n\tinput.request.object.metadata.name == params.name\n\t\
          finding := {{\"code\": \"{name}\", \"msg\": \"it is refused\", \"path\": \"/metadata/name\"}}\n}}\n\n\
          params := object.union({{\"name\": \"{name}\"}}, input.parameters)\n"
     )
@@ -234,7 +236,7 @@ fn a_folder_that_changes() -> Result<()> {
     let config = folder.join("config.yaml");
     let rows = [
         (&policy, "package surefoot.names\n\ndeny contains x if {\n", "policy.rego:"),
-        (&policy, recursive.as_str(), "policy.rego:12:1: this rule needs itself"),
+        (&policy, recursive.as_str(), "policy.rego:13:1: this rule needs itself"),
         (
             &folder.join("policies/names/policy_test.rego"),
             test,
@@ -287,6 +289,7 @@ fn a_folder_that_changes() -> Result<()> {
         let refused = webhook.refused("three")?;
         Ok(if refused == "names/two" { Look::Done(()) } else { Look::Not(refused) })
     })?;
+    ensure!(!webhook.process.log().contains("a policy looked at"), "what a policy prints is in the log of a server");
     Ok(())
 }
 
@@ -392,6 +395,66 @@ fn a_certificate_is_replaced() -> Result<()> {
     })?;
     alive(&mut open)?;
     Ok(())
+}
+
+/// Whatever becomes of the files: the set before is asked, and the place is told in `/readyz?verbose` and in the log.
+fn bad_input_leaves_what_was_there_in_force() -> Result<()> {
+    let folder = folder("bad-input", &[("names/policy.rego", bad_input::GOOD)])?;
+    let webhook = Webhook::start(&folder)?;
+    let digest = webhook.digest()?;
+    ensure!(webhook.refused("one")? == "names/name", "the first set");
+    let still = |what: &str, says: &str| {
+        webhook.says(says).with_context(|| what.to_owned())?;
+        ensure!(webhook.digest()? == digest && webhook.refused("one")? == "names/name", "{what}: another set counts");
+        ensure!(webhook.process.log().contains(says), "{what}: not in the log\n{}", webhook.process.tail(9));
+        webhook.metrics_hold("surefoot_reload_refused{part=\"policies\"} 1")
+    };
+    let well_again = || {
+        until("the good files to be seen", LIMIT, || {
+            let told = webhook.get("/readyz?verbose")?.body;
+            Ok(if told.contains("refused") { Look::Not(told) } else { Look::Done(()) })
+        })
+    };
+
+    let config = folder.join("config.yaml");
+    for (text, says) in bad_input::configurations() {
+        fs::write(&config, &text)?;
+        still(&String::from_utf8_lossy(&text), says)?;
+        fs::write(&config, CONFIG)?;
+        well_again()?;
+    }
+
+    let other = folder.join("policies/other/policy.rego");
+    let rows: [(&[u8], &str); 3] = [
+        (b"package surefoot.other\n\xff\n", "policy.rego:2:1: a byte that is no UTF-8; save the file as UTF-8"),
+        (b"package surefoot.names\n", "policy.rego:1:1: package `surefoot.names` is already in "),
+        (b"package surefoot.other\n\nx if {\n", "policy.rego:4:1: "),
+    ];
+    for (text, says) in rows {
+        fs::create_dir_all(other.parent().context("no folder")?)?;
+        fs::write(&other, text)?;
+        still(&String::from_utf8_lossy(text), says)?;
+        fs::remove_dir_all(other.parent().context("no folder")?)?;
+        well_again()?;
+    }
+
+    // Unreadable for root, too.
+    let link = folder.join("policies/link.rego");
+    symlink("nowhere", &link)?;
+    still("a dangling link", "link.rego: cannot read this policy: No such file")?;
+    fs::remove_file(&link)?;
+    well_again()?;
+    let (policies, away) = (folder.join("policies"), folder.join("away"));
+    fs::rename(&policies, &away)?;
+    still("no folder", "cannot read the policy folder ")?;
+    fs::create_dir(&policies)?;
+    still("an empty folder", "no policies in ")?;
+    fs::remove_dir(&policies)?;
+    fs::write(&policies, "x")?;
+    still("a file in its place", "Not a directory")?;
+    fs::remove_file(&policies)?;
+    fs::rename(&away, &policies)?;
+    well_again()
 }
 
 /// Exit code 2, with the place, in no time.

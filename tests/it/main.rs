@@ -7,8 +7,12 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod actions;
+mod adoption;
+mod alerts;
+mod bad_input;
 mod bed;
 mod certificates;
+mod chart;
 mod check;
 mod check_author;
 mod check_cluster;
@@ -21,6 +25,7 @@ mod crash;
 mod defaulter;
 mod defaults;
 mod docs;
+mod doctor;
 mod facts;
 mod faults;
 mod fixes;
@@ -31,6 +36,7 @@ mod hooks;
 mod house;
 mod http;
 mod injector;
+mod install;
 mod lease;
 mod levels;
 mod loading;
@@ -41,6 +47,7 @@ mod node_causes;
 mod node_hands;
 mod node_others;
 mod node_status;
+mod odd;
 mod oracle;
 mod overrides;
 mod ownership;
@@ -48,6 +55,7 @@ mod policies;
 mod ratchet;
 mod relay;
 mod revert;
+mod rights;
 mod rollouts;
 mod schema;
 mod shared;
@@ -100,11 +108,25 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(faults::trials());
     trials.extend(lease::trials());
+    trials.extend(odd::trials());
+    trials.extend(install::trials());
+    trials.extend(adoption::trials());
+    trials.extend(alerts::trials());
+    trials.extend(chart::trials());
+    trials.extend(rights::trials());
+    trials.extend(doctor::trials());
     trials.extend(node_status::trials());
     trials.extend(node::trials(&arguments));
+    install::prepare(&arguments);
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::run::end();
     conclusion.exit();
+}
+
+/// Whether the trial of this name is one of those that are to run.
+fn is_asked(arguments: &Arguments, name: &str) -> bool {
+    let fits = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter) };
+    arguments.filter.as_ref().is_none_or(fits) && !arguments.skip.iter().any(fits)
 }
 
 /// A trial from a function that says what went wrong with an `anyhow` error.

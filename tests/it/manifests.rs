@@ -18,6 +18,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("manifests::kustomize_and_surefoot_print_the_same", the_same),
+        trial("manifests::overlays_change_what_they_say", overlays),
         trial("manifests::the_api_server_takes_them_in_one_go", taken),
     ]
 }
@@ -30,6 +31,47 @@ fn the_same() -> Result<()> {
     for (name, object) in &ours {
         ensure!(kustomize[name] == *object, "{name} differs:\n{object}\n{}", kustomize[name]);
     }
+    Ok(())
+}
+
+fn overlays() -> Result<()> {
+    let base = objects(&rendered("manifests")?.stdout)?;
+    let differing = |overlay: &str| {
+        let found = objects(&rendered(&format!("manifests/overlays/{overlay}"))?.stdout)?;
+        ensure!(base.keys().all(|name| found.contains_key(name)), "{overlay} leaves something out");
+        anyhow::Ok(
+            found.into_iter().filter(|(name, object)| base.get(name) != Some(object)).collect::<BTreeMap<_, _>>(),
+        )
+    };
+    let small = differing("small")?;
+    ensure!(small.len() == 2 && small.values().all(|object| object["spec"]["replicas"] == 1), "{small:?}");
+
+    let prometheus = differing("prometheus")?;
+    let operators = prometheus.values().all(|object| object["apiVersion"] == "monitoring.coreos.com/v1");
+    ensure!(prometheus.len() == 3 && operators, "{prometheus:#?}");
+
+    let theirs = differing("cert-manager")?;
+    let (new, changed): (Vec<_>, Vec<_>) =
+        theirs.values().partition(|object| object["apiVersion"] == "cert-manager.io/v1");
+    ensure!(new.len() == 4 && changed.len() == 3, "{theirs:#?}");
+    for object in changed {
+        match object["kind"].as_str() {
+            Some("Deployment") => {
+                let args = object["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+                ensure!(args.contains("--hooks=surefoot") && !args.contains("--certificate"), "{args}");
+            }
+            _ => {
+                let from = &object["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
+                ensure!(from == "surefoot-system/surefoot-webhook", "{object}");
+            }
+        }
+    }
+    let webhook = base.iter().find(|(name, _)| name.contains("surefoot-webhook") && name.contains("Deployment"));
+    let mounted =
+        webhook.map(|(_, object)| object["spec"]["template"]["spec"]["volumes"].to_string()).unwrap_or_default();
+    let secret =
+        new.iter().any(|object| object["spec"]["secretName"].as_str().is_some_and(|name| mounted.contains(name)));
+    ensure!(secret, "no certificate is made for the Secret that the webhook mounts");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 
 use crate::{
-    node_causes, node_hands, node_others, node_trial,
+    is_asked, node_causes, node_hands, node_others, node_trial,
     rollouts::{Scene, image_of, model},
     support::{Look, image::digits, until},
 };
@@ -35,11 +35,7 @@ const LIMIT: Duration = Duration::from_secs(400);
 pub(crate) fn trials(arguments: &Arguments) -> Vec<Trial> {
     let all = [node_causes::PLAYS, node_hands::PLAYS, node_others::PLAYS].concat();
     let asked: Vec<(String, Play)> = all.into_iter().map(|(name, play)| (format!("node::{name}"), play)).collect();
-    let wanted = |name: &str| {
-        let fits = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter) };
-        arguments.filter.as_ref().is_none_or(fits) && !arguments.skip.iter().any(fits)
-    };
-    let asked: Vec<_> = asked.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let asked: Vec<_> = asked.into_iter().filter(|(name, _)| is_asked(arguments, name)).collect();
     let company = Arc::new(Company { asked, ends: OnceLock::new() });
     let trial = |at: usize| {
         let its = company.clone();

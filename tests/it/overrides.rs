@@ -28,13 +28,18 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A guarded namespace in which `ana` may edit, and `olga` may set overrides as well.
 pub(crate) fn namespace(plane: &ControlPlane, name: &str) -> Result<(Kubectl, Kubectl, Kubectl)> {
+    namespace_of(plane, name, "olga")
+}
+
+/// The same with somebody else in olga's place.
+pub(crate) fn namespace_of(plane: &ControlPlane, name: &str, who: &str) -> Result<(Kubectl, Kubectl, Kubectl)> {
     let (admin, ana) = shared::namespace(plane, name, "enforce")?;
     for role in ["edit", "surefoot-override"] {
         let role = format!("--clusterrole={role}");
-        admin.run(&["create", "rolebinding", &format!("olga{role}"), &role, "--user=olga"])?.success()?;
+        admin.run(&["create", "rolebinding", &format!("{who}{role}"), &role, &format!("--user={who}")])?.success()?;
     }
-    let olga = plane.user("olga").in_namespace(name);
-    until("olga's rights", Duration::from_secs(30), || {
+    let olga = plane.user(who).in_namespace(name);
+    until("the rights", Duration::from_secs(30), || {
         let may = |verb: &str, group: &str, resource: &str| -> Result<bool> {
             let attributes = json!({"namespace": name, "verb": verb, "group": group, "resource": resource});
             let question = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",

@@ -1,7 +1,7 @@
 //! Whose the fields are after a revert, by whatever wrote them, and that the next write gives exactly the file. Without a
 //! kubelet: pods are what the trial says they are.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
@@ -37,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .into_iter()
         .map(|(name, ways)| trial(&format!("ownership::{name}"), move || exactly_the_file(name, ways)))
         .collect();
+    trials.push(trial("ownership::helm_3_after_the_rollback_that_is_advised", helm_3));
     trials.push(trial("ownership::two_who_apply_different_fields", two_managers));
     trials.push(trial("ownership::replicas_of_an_autoscaler_stay_its_own", autoscaled));
     trials.push(trial("ownership::evidence_is_the_same_in_record_event_and_log", evidence));
@@ -53,6 +54,8 @@ enum Way {
     /// `kubectl set image`, then `kubectl patch` for the rest.
     Patch,
     Helm,
+    /// Version 3, which compares with its own last release.
+    Helm3,
 }
 
 struct Play {
@@ -85,7 +88,8 @@ impl Play {
                 let patch = json!({"metadata": labels, "spec": {"template": {"metadata": labels}}}).to_string();
                 self.user.run(&["patch", "deploy/digits", "-p", &patch])
             }
-            Way::Helm => self.helm(&text),
+            Way::Helm => self.helm(&tools::helm()?, &text),
+            Way::Helm3 => self.helm(&tools::helm_3()?, &text),
         }?
         .success()
     }
@@ -105,15 +109,19 @@ impl Play {
         capture(command, "kubectl edit", "")
     }
 
-    fn helm(&self, text: &str) -> Result<Answer> {
+    fn helm(&self, program: &Path, text: &str) -> Result<Answer> {
         let chart = run::subfolder("chart")?;
         fs::create_dir_all(chart.join("templates"))?;
         fs::write(chart.join("Chart.yaml"), "{apiVersion: v2, name: digits, version: 0.1.0}")?;
         fs::write(chart.join("templates/deployment.yaml"), text)?;
-        let mut command = Command::new(tools::helm()?);
-        command.env("KUBECONFIG", self.user.kubeconfig()).env("HOME", &chart);
-        command.args(["upgrade", "--install", "digits"]).arg(&chart).args(["-n", &self.stage.name]);
-        capture(command, "helm upgrade --install digits", "")
+        self.run_helm(program, &["upgrade", "--install", "digits", &chart.display().to_string()])
+    }
+
+    fn run_helm(&self, program: &Path, arguments: &[&str]) -> Result<Answer> {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", self.user.kubeconfig()).env("HOME", run::subfolder("helm-home")?);
+        command.args(arguments).args(["-n", &self.stage.name]);
+        capture(command, &format!("helm {}", arguments.join(" ")), "")
     }
 
     /// Version 1 settles, 2 fails and is reverted; gives the Deployment then.
@@ -177,6 +185,10 @@ fn container(object: &Value) -> &Value {
 }
 
 fn exactly_the_file(name: &str, [good, bad, fix]: [Way; 3]) -> Result<()> {
+    if good == Way::Helm {
+        // Built before its node is there, which is taken for lost when it is not heard of for 40 s.
+        tools::helm()?;
+    }
     let play = Play::new(name)?;
     let after = play.reverted([good, bad])?;
     // Where nobody ever applied, nobody can be given what is ours, and no next write asks.
@@ -186,6 +198,23 @@ fn exactly_the_file(name: &str, [good, bad, fix]: [Way; 3]) -> Result<()> {
     ensure!(notes.len() == 1 && !notes[0].contains("helm rollback"), "{notes:?}");
     let file = play.file("3", "FIXED");
     play.write(fix, &file)?;
+    play.is_exactly(&file)?;
+    play.stage.stop()
+}
+
+/// Its copy of the manifests is that of the bad release; the Event says what to do about it.
+fn helm_3() -> Result<()> {
+    let program = tools::helm_3()?;
+    let play = Play::new("helm-3")?;
+    play.reverted([Way::Helm3, Way::Helm3])?;
+    let notes = play.stage.events("RolloutReverted")?;
+    ensure!(notes.len() == 1 && notes[0].contains("Before the next helm upgrade: helm rollback."), "{notes:?}");
+    let before = play.stage.deployment()?["spec"]["template"].clone();
+    play.run_helm(&program, &["rollback", "digits"])?.success()?;
+    let after = play.stage.deployment()?["spec"]["template"].clone();
+    ensure!(before == after, "the rollback changed what runs:\n{before}\n{after}");
+    let file = play.file("3", "FIXED");
+    play.write(Way::Helm3, &file)?;
     play.is_exactly(&file)?;
     play.stage.stop()
 }

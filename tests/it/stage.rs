@@ -283,7 +283,8 @@ impl Stage {
         self.plane().apply(&self.lease_path(), &object).map(drop)
     }
 
-    fn path(&self) -> String {
+    /// Of its Deployment.
+    pub(crate) fn path(&self) -> String {
         format!("/apis/apps/v1/namespaces/{}/deployments/digits", self.name)
     }
 

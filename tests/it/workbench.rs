@@ -363,12 +363,15 @@ fn a_test_that_nothing_stops_is_given_up() -> anyhow::Result<()> {
         let step = |i: usize| format!("{name}{i} := [{name}{0}, {name}{0}]\n", i - 1);
         format!("{name}0 := [1]\n{}", (1..=33).map(step).collect::<String>())
     };
-    let endless = format!("\n{}{}test_stuck if d33 == e33\n", doubled("d"), doubled("e"));
+    let endless = format!("\n{}{}test_stuck if d33 == e33\n", doubled("d"), doubled("e")) + "test_after if true\n";
     write(folder.path(), "policies/owner/policy_test.rego", format!("{TEST}{endless}"))?;
     let begun = Instant::now();
     let run = surefoot(folder.path(), &["test", "--timeout", "1s"])?;
     ensure!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-    run.says(2, &["policies: test data.surefoot.owner_test.test_stuck does not end, and nothing stops it"])
+    let line = TEST.lines().count() + 2 * 34 + 2;
+    let place =
+        format!("policies/owner/policy_test.rego:{line}:1: test data.surefoot.owner_test.test_stuck does not end");
+    run.says(2, &[&place, "bound it; not run after it: 1 test", "2 tests and 2 cases passed, coverage 100 %"])
 }
 
 fn what_new_makes_works() -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -26,13 +26,15 @@ pub(crate) const NODE: &str = "bed";
 
 /// Who may log in: name (also of the kubeconfig), Kubernetes user, groups. Each part is its own user, or rules on
 /// identity would be tested vacuously; `ana` and `olga` have no rights but those that a test gives them.
-const USERS: [(&str, &str, &str); 6] = [
+const USERS: [(&str, &str, &str); 8] = [
     ("admin", "admin", "system:masters"),
     ("ana", "ana", "developers"),
     ("olga", "olga", "oncall"),
+    ("rita", "rita", "oncall"),
     ("controller-manager", "system:kube-controller-manager", ""),
     ("scheduler", "system:kube-scheduler", ""),
     ("node", "system:node:bed", "system:nodes"),
+    ("proxy", "system:kube-proxy", ""),
 ];
 
 /// Writes to Deployments, as an auditor sees them: the log and what goes into it.
@@ -45,6 +47,14 @@ rules:
   - {level: Metadata, verbs: [create, update, patch], resources: [{group: apps, resources: [deployments, deployments/scale]}]}
   - level: None
 ";
+
+/// Where one listens, and which addresses its Services have (the first of 256).
+pub(crate) struct Place {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) services: Ipv4Addr,
+}
+
+const LOOPBACK: Place = Place { address: Ipv4Addr::LOCALHOST, services: Ipv4Addr::new(198, 19, 0, 0) };
 
 /// A running control plane; it ends when it is dropped, or with the run.
 pub(crate) struct ControlPlane {
@@ -60,20 +70,25 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     /// Starts one and waits until it serves; about 4 s.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_at(&LOOPBACK)
+    }
+
+    /// The same where pods reach it, too: at an address that they have a way to.
+    pub(crate) fn start_at(place: &Place) -> Result<Self> {
         let folder = run::subfolder("control-plane")?;
         let port = run::free_port()?;
-        write_keys(&folder)?;
+        write_keys(&folder, place)?;
         fs::write(folder.join("audit-policy.yaml"), AUDIT_POLICY)?;
-        let url = format!("https://127.0.0.1:{port}");
+        let url = format!("https://{}:{port}", place.address);
         for (name, ..) in USERS {
             write_kubeconfig(&folder, name, &url, &token_of(name))?;
         }
         let admin = Kubectl::new(folder.join("admin.kubeconfig"));
         let client = Https::new(&folder.join("ca.crt"), Some(token_of("admin")))?;
-        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let server = SocketAddr::from((place.address, port));
         let mut plane = Self { folder, url, server, client, admin, processes: Vec::new() };
         let etcd = plane.start_etcd()?;
-        plane.start_part("kube-apiserver", &plane.apiserver_arguments(port, &etcd))?;
+        plane.start_part("kube-apiserver", &plane.apiserver_arguments(place, port, &etcd))?;
         plane.ready()?;
         plane.start_part("kube-controller-manager", &plane.controller_manager_arguments())?;
         plane.start_part("kube-scheduler", &plane.scheduler_arguments())?;
@@ -187,13 +202,12 @@ impl ControlPlane {
         Ok(url)
     }
 
-    fn apiserver_arguments(&self, port: u16, etcd: &str) -> Vec<String> {
-        vec![
+    fn apiserver_arguments(&self, place: &Place, port: u16, etcd: &str) -> Vec<String> {
+        let mut arguments = vec![
             format!("--etcd-servers={etcd}"),
             format!("--secure-port={port}"),
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--bind-address={}", place.address),
+            format!("--advertise-address={}", place.address),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
             format!("--tls-cert-file={}", self.file("apiserver.crt")),
@@ -202,11 +216,16 @@ impl ControlPlane {
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={}", self.file("service-account.pub")),
             format!("--service-account-signing-key-file={}", self.file("service-account.key")),
-            "--service-cluster-ip-range=198.19.0.0/24".to_owned(),
+            format!("--service-cluster-ip-range={}/24", place.services),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             format!("--audit-policy-file={}", self.file("audit-policy.yaml")),
             format!("--audit-log-path={}", self.file(AUDIT)),
-        ]
+        ];
+        // The Service `kubernetes` cannot lead to a loopback address.
+        if place.address.is_loopback() {
+            arguments.push("--endpoint-reconciler-type=none".to_owned());
+        }
+        arguments
     }
 
     fn controller_manager_arguments(&self) -> Vec<String> {
@@ -260,7 +279,7 @@ impl ControlPlane {
     }
 }
 
-/// Reads objects as the administrator.
+/// Asks as the administrator.
 #[derive(Clone)]
 pub(crate) struct Reader {
     server: SocketAddr,
@@ -268,6 +287,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// See [`ControlPlane::post`].
+    pub(crate) fn post(&self, path: &str, object: &str) -> Result<http::Answer> {
+        self.client.send(self.server, path, Some(object))
+    }
+
     /// See [`ControlPlane::get`].
     pub(crate) fn get(&self, path: &str) -> Result<Option<Value>> {
         let answer = self.client.get(self.server, path)?;
@@ -286,7 +310,7 @@ fn done(path: &str, answer: &http::Answer) -> Result<Value> {
 }
 
 /// A CA, the API server's pair, the key that signs service account tokens, and the users' tokens.
-fn write_keys(folder: &Path) -> Result<()> {
+fn write_keys(folder: &Path, place: &Place) -> Result<()> {
     let ca_key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "bed CA");
@@ -295,8 +319,11 @@ fn write_keys(folder: &Path) -> Result<()> {
     let issuer = Issuer::new(params, ca_key);
 
     let key = KeyPair::generate()?;
-    let names = ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-    let certificate = CertificateParams::new(names.map(str::to_owned))?.signed_by(&key, &issuer)?;
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+    // The first address of the Services is that of `kubernetes`.
+    let addresses =
+        [place.address, Ipv4Addr::from_bits(place.services.to_bits() + 1)].map(|address| address.to_string());
+    let certificate = CertificateParams::new([names.as_slice(), &addresses].concat())?.signed_by(&key, &issuer)?;
 
     fs::write(folder.join("ca.crt"), ca.pem())?;
     fs::write(folder.join("apiserver.crt"), certificate.pem())?;

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use super::{
-    control_plane::{ControlPlane, NODE},
+    control_plane::{ControlPlane, NODE, Place},
     image,
     run::{self, Leftover, Process},
     tools::tools,
@@ -34,7 +34,9 @@ for folder in /run /var/lib /var/log; do mount -t tmpfs tmpfs $folder; done
 mkdir -p /run/netns /run/containerd
 containerd --config "$1/containerd.toml" >>"$1/containerd.log" 2>&1 &
 until ctr --address "$1/containerd.sock" version >/dev/null 2>&1; do kill -0 $!; sleep 0.1; done
-ctr --address "$1/containerd.sock" --namespace k8s.io images import --snapshotter native "$1/images.tar" >>"$1/containerd.log" 2>&1
+for images in "$1"/*.tar; do
+    ctr --address "$1/containerd.sock" --namespace k8s.io images import --snapshotter native "$images" >>"$1/containerd.log" 2>&1
+done
 folder=$1; shift 2
 /proc/self/fd/3 --config="$folder/kubelet.yaml" --root-dir="$folder/kubelet" --cert-dir="$folder/kubelet/pki" "$@" >>"$folder/kubelet.log" 2>&1 &
 wait
@@ -54,11 +56,12 @@ impl fmt::Display for Unavailable {
 }
 
 /// Programs that a node needs, and the Debian package of each.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
     ("ip", "iproute2"),
+    ("iptables", "iptables"),
     ("unshare", "util-linux"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("/usr/lib/cni/host-local", "containernetworking-plugins"),
@@ -100,8 +103,15 @@ impl Node {
 
     /// Starts one, joined to `plane`, and waits until it is Ready; about 10 s.
     pub(crate) fn start(plane: &ControlPlane) -> Result<Self> {
+        Self::start_on(plane, Network::make()?, None)
+    }
+
+    /// The same on a network that is there, with another archive of images.
+    pub(crate) fn start_on(plane: &ControlPlane, network: Network, images: Option<&[u8]>) -> Result<Self> {
         let folder = run::subfolder("node")?;
-        let network = Network::make()?;
+        if let Some(images) = images {
+            fs::write(folder.join("more.tar"), images)?;
+        }
         fs::create_dir_all(folder.join("cni"))?;
         fs::create_dir_all(folder.join("kubelet"))?;
         image::write_archive(&folder.join("images.tar"))?;
@@ -151,14 +161,14 @@ impl Node {
 }
 
 /// Own subnet and bridge for each node, so that several can stand side by side.
-struct Network {
+pub(crate) struct Network {
     bridge: String,
     number: u8,
 }
 
 impl Network {
     /// Takes the first free number: making a bridge fails when its name is taken, which is all the locking it needs.
-    fn make() -> Result<Self> {
+    pub(crate) fn make() -> Result<Self> {
         let first = u8::try_from(process::id() % 256)?;
         for step in 0..=255_u8 {
             let number = first.wrapping_add(step);
@@ -177,6 +187,11 @@ impl Network {
     /// 198.18.0.0/15 is set aside for measuring and is routed nowhere.
     fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.number, 1)
+    }
+
+    /// Where a control plane can be reached from this network's pods; its Services have addresses of their own, too.
+    pub(crate) fn place(&self) -> Place {
+        Place { address: self.gateway(), services: Ipv4Addr::new(198, 19, self.number, 0) }
     }
 
     fn subnet(&self) -> String {
@@ -238,7 +253,9 @@ fn cni_config(folder: &Path, network: &Network) -> Result<String> {
             "bridge": network.bridge,
             "isGateway": true,
             "ipMasq": false,
-            "ipam": {"type": "host-local", "dataDir": folder.join("cni-data"), "ranges": [[{"subnet": network.subnet()}]]},
+            "ipam": {"type": "host-local", "dataDir": folder.join("cni-data"), "ranges": [[{"subnet": network.subnet(), "gateway": network.gateway()}]],
+                // To Services; nothing else answers there.
+                "routes": [{"dst": "0.0.0.0/0"}]},
         }],
     });
     Ok(serde_json::to_string_pretty(&config)?)
@@ -266,6 +283,8 @@ fn kubelet_config(folder: &Path, network: &Network) -> Result<String> {
         "volumePluginDir": folder.join("volume-plugins"),
         "podLogsDir": folder.join("pods"),
         "registerNode": true,
+        // A changed Secret comes to its pods within seconds.
+        "syncFrequency": "2s",
         // Many scenarios at once, on one node.
         "maxPods": 200,
         "nodeStatusUpdateFrequency": "2s",

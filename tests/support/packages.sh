@@ -14,6 +14,7 @@ need containerd ctr
 need runc runc
 need containernetworking-plugins /usr/lib/cni/bridge
 need iproute2 ip
+need iptables iptables
 need util-linux unshare
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -131,6 +131,8 @@ pub(crate) enum Leftover {
     Bridge(String),
     /// The control groups of containers: each entry of the folder is the id of one.
     Containers(PathBuf),
+    /// The rules of this kube-proxy.
+    Services(PathBuf),
 }
 
 impl std::fmt::Display for Leftover {
@@ -138,6 +140,7 @@ impl std::fmt::Display for Leftover {
         match self {
             Self::Bridge(name) => write!(f, "bridge {name}"),
             Self::Containers(ids) => write!(f, "containers {}", ids.display()),
+            Self::Services(proxy) => write!(f, "services {}", proxy.display()),
         }
     }
 }
@@ -151,6 +154,9 @@ fn clean(folder: &Path) {
                 let _status = Command::new("ip").args(["link", "delete", name]).stderr(Stdio::null()).status();
             }
             Some(("containers", ids)) => remove_control_groups(Path::new(ids)),
+            Some(("services", proxy)) => {
+                let _status = Command::new(proxy).arg("--cleanup").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            }
             _ => {}
         }
     }

@@ -89,19 +89,32 @@ impl Surefoot {
         .map_err(|error| anyhow::anyhow!("{error:#}\n{}", self.tails()))
     }
 
+    /// The process id of the webhook.
+    pub(crate) fn webhook(&self) -> Option<u32> {
+        self.webhook.as_ref().map(Process::id)
+    }
+
     /// Starts the controller; what it does is seen in the cluster.
     pub(crate) fn start_controller(&mut self) -> Result<()> {
         self.start_controller_with(&[])
     }
 
+    /// The same with a port for its metrics; gives its process id.
+    pub(crate) fn start_controller_listening(&mut self, listen: SocketAddr) -> Result<u32> {
+        self.start_controller_as(|command| command.args(["--listen", &listen.to_string()]))
+    }
+
     /// The same with environment variables of its own.
     pub(crate) fn start_controller_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
+        self.start_controller_as(|command| command.envs(environment.iter().copied())).map(drop)
+    }
+
+    fn start_controller_as(&mut self, more: impl FnOnce(&mut Command) -> &mut Command) -> Result<u32> {
         let mut command = Command::new(&self.program);
-        command.envs(environment.iter().copied());
         command.arg("controller").arg("--config").arg(self.config());
         command.arg("--kubeconfig").arg(&self.controller_account);
-        self.controller = Some(Process::start("controller", &self.folder, command)?);
-        Ok(())
+        more(&mut command);
+        Ok(self.controller.insert(Process::start("controller", &self.folder, command)?).id())
     }
 
     /// SIGTERM, and wait for its end.

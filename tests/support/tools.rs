@@ -62,6 +62,7 @@ const KUBERNETES_PARTS: Group = Group {
         },
         Part { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl", about: "1 min" },
         Part { name: "kubelet", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubelet", about: "2 min" },
+        Part { name: "kube-proxy", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kube-proxy", about: "20 s" },
     ],
 };
 
@@ -80,6 +81,21 @@ const HELM: Group = Group {
     folder: "helm",
     modules: &["helm"],
     parts: &[Part { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm", about: "90 s" }],
+};
+
+/// The one before, which many still have.
+const HELM_3: Group = Group {
+    name: "Helm 3",
+    folder: "helm-3",
+    modules: &["helm-3"],
+    parts: &[Part { name: "helm", module: "helm-3", package: "helm.sh/helm/v3/cmd/helm", about: "90 s" }],
+};
+
+const KWOK: Group = Group {
+    name: "simulated nodes",
+    folder: "kwok",
+    modules: &["kwok"],
+    parts: &[Part { name: "kwok", module: "kwok", package: "sigs.k8s.io/kwok/cmd/kwok", about: "90 s" }],
 };
 
 /// Where the built parts are.
@@ -107,6 +123,28 @@ pub(crate) fn rego_tools() -> Result<&'static Tools> {
 pub(crate) fn helm() -> Result<PathBuf> {
     static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
     Ok(once(&TOOLS, &HELM, None)?.path("helm"))
+}
+
+/// `helm` of version 3, built on first use.
+pub(crate) fn helm_3() -> Result<PathBuf> {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    Ok(once(&TOOLS, &HELM_3, None)?.path("helm"))
+}
+
+/// `kwok`, built on first use.
+pub(crate) fn kwok() -> Result<PathBuf> {
+    static TOOLS: OnceLock<Result<Tools, String>> = OnceLock::new();
+    Ok(once(&TOOLS, &KWOK, None)?.path("kwok"))
+}
+
+/// The folder of stages that comes with it, in its module's sources.
+pub(crate) fn kwok_stages() -> Result<PathBuf> {
+    let mut command = Command::new("go");
+    command.current_dir(module("kwok")).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]).env("GOWORK", "off");
+    let output = command.env_remove("GOFLAGS").output().context("running `go list`")?;
+    let folder = String::from_utf8(output.stdout)?;
+    anyhow::ensure!(output.status.success(), "go list: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(Path::new(folder.trim()).join("kustomize/stage"))
 }
 
 fn once(
