@@ -228,9 +228,7 @@ impl Case<'_> {
             return self.act(reading.evidence, class);
         }
         match self.returned() {
-            Some((due, entry)) if due <= self.now => {
-                self.act(Evidence { until: self.now, ..entry.evidence.clone() }, entry.class)
-            }
+            Some((due, entry)) if due <= self.now => self.act(entry.evidence.clone(), entry.class),
             back => self.watch(set, reading, back.map(|(due, _)| due)),
         }
     }

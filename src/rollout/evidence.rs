@@ -74,11 +74,19 @@ impl Revert {
         }
     }
 
+    /// Quarantined, and applied again where nothing refused it: nothing new was held against it.
+    fn came_back(&self) -> bool {
+        self.evidence.until < self.at
+    }
+
     /// What is said when it was made: `2.4.0 reverted to 2.3.1: 12 of 30 probes failed …`.
     pub fn note(&self) -> String {
         let bad = self.version.as_deref().unwrap_or("the new template");
-        let why =
-            self.by_hand.as_ref().map_or_else(|| format!(": {}", self.evidence.note()), |hand| format!(" {hand}"));
+        let why = match &self.by_hand {
+            Some(by_hand) => format!(" {by_hand}"),
+            None if self.came_back() => format!(" once more, for what it did before: {}", self.evidence.note()),
+            None => format!(": {}", self.evidence.note()),
+        };
         match &self.target {
             Some(good) => {
                 format!("{bad} reverted to {}{why}", good.version.as_deref().unwrap_or("the last good template"))

@@ -307,6 +307,9 @@ fn what_looks_older_than_the_revert_for_longer_than_a_watch_lags_is_what_there_i
     let (second, again) = revert(world.run(120).unwrap());
     assert_eq!(second, 61);
     assert_eq!(again.outcome, Outcome::Recorded);
+    assert_eq!(again.evidence, world.record().reverts[1].evidence, "it has not failed since");
+    let note = again.note();
+    assert!(note.starts_with("2 reverted to 1 once more, for what it did before: "), "{note}");
 }
 
 #[test]
