@@ -6,7 +6,11 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{Request, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, Request, StatusCode, Uri,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -51,7 +55,16 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .layer(middleware::map_response_with_state(Arc::clone(&app), last_where_stopping))
         .with_state(app)
+}
+
+/// From the moment the process is told to stop, each answer is the last of its connection.
+async fn last_where_stopping(State(app): State<Arc<App>>, mut response: Response) -> Response {
+    if app.state() == Readiness::Stopping {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn serve_hook(hook: Hook, State(app): State<Arc<App>>, request: Request<Body>) -> Response {

@@ -140,6 +140,7 @@ impl Server {
 #[derive(Debug)]
 struct Answer {
     status: u16,
+    closes: bool,
     body: String,
 }
 
@@ -160,7 +161,12 @@ fn answer(stream: &mut impl Read) -> Result<Answer> {
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no head in {text:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    Ok(Answer { status, body: body.to_owned() })
+    Ok(Answer { status, closes: closes(head), body: body.to_owned() })
+}
+
+/// Whether its sender has said that no other answer comes on the same connection.
+fn closes(head: &str) -> bool {
+    head.to_ascii_lowercase().contains("connection: close")
 }
 
 /// Certificates as `surefoot certs` makes them, once.
@@ -533,10 +539,16 @@ deny contains \"counted\" if {
 fn what_was_asked_is_answered_before_the_end() -> Result<()> {
     let mut server = Server::ready()?;
     let body = review("CREATE").to_string().into_bytes();
-    let mut idle = server.connect()?;
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")?;
-    let mut first = [0; 12];
-    idle.read_exact(&mut first)?;
+    // An API server keeps its connections, and may ask on one in the moment in which we are told to stop.
+    let mut kept = server.connect()?;
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")?;
+    let mut first = Vec::new();
+    while !first.ends_with(b"\r\n\r\nok\n") {
+        let mut byte = [0];
+        kept.read_exact(&mut byte)?;
+        first.extend(byte);
+    }
+    ensure!(!closes(&String::from_utf8_lossy(&first)), "closed while nobody stops");
 
     // The server has read the head of a review (it says so) and half of the body when it is told to stop.
     let mut stream = server.connect()?;
@@ -556,8 +568,15 @@ fn what_was_asked_is_answered_before_the_end() -> Result<()> {
         thread::yield_now();
     }
     stream.write_all(&body[100..])?;
-    let answer = answer(&mut stream)?;
-    ensure!(answer.status == 200 && answer.body.contains("u-1"), "{answer:?}");
+    let last = answer(&mut stream)?;
+    ensure!(last.status == 200 && last.body.contains("u-1") && last.closes, "{last:?}");
+    let mut one_more = head.replace("Expect: 100-continue\r\n", "").into_bytes();
+    one_more.extend_from_slice(&body);
+    kept.write_all(&one_more)?;
+    let last = answer(&mut kept)?;
+    ensure!(last.status == 200 && last.body.contains("u-1") && last.closes, "{last:?}");
+    // With a connection that nobody uses it ends, too.
+    let _idle = server.connect()?;
     let end = async { tokio::time::timeout(LIMIT, &mut server.serving).await };
     server.runtime.block_on(end).context("it did not end")??;
     ensure!(TcpStream::connect(server.address).is_err(), "it still listens");
