@@ -12,10 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Trial};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    doctor, is_asked, node_trial,
+    doctor, is_asked,
+    node_causes::signal_container,
+    node_trial,
     rollouts::{image_of, model},
     support::{Answer, Inside, Look, Node, control_plane::Reader, image::digits, until},
 };
@@ -49,15 +52,17 @@ rollouts:
 ";
 
 /// A part of the life, with what came before it.
-type Step = fn(&Cluster<'_>) -> Result<()>;
+type Step = fn(&mut Cluster) -> Result<()>;
 
 fn life() -> Result<()> {
-    let inside = Inside::start()?;
-    let cluster = Cluster { inside: &inside, begun: Instant::now() };
-    let steps: [(&str, Step); 7] = [
+    let mut cluster = Cluster { inside: Inside::start()?, begun: Instant::now() };
+    let steps: [(&str, Step); 10] = [
         ("installed, and refusing", installed),
         ("a bad rollout is reverted", reverted),
         ("webhooks restarted under traffic", restarted),
+        ("a webhook killed under traffic", killed),
+        ("configurations reloaded under traffic", reloaded),
+        ("the API server restarted under traffic", apiserver_restarted),
         ("certificates rotated under traffic", rotated),
         ("the namespace deleted, and nothing wedged", deleted),
         ("installed again", installed_again),
@@ -65,18 +70,18 @@ fn life() -> Result<()> {
     ];
     for (name, step) in steps {
         let begun = Instant::now();
-        step(&cluster).with_context(|| format!("{name}\n{}", cluster.said()))?;
+        step(&mut cluster).with_context(|| format!("{name}\n{}", cluster.said()))?;
         println!("install: {name:<45} {:>5.1} s", begun.elapsed().as_secs_f32());
     }
     Ok(())
 }
 
-struct Cluster<'a> {
-    inside: &'a Inside,
+struct Cluster {
+    inside: Inside,
     begun: Instant,
 }
 
-impl Cluster<'_> {
+impl Cluster {
     fn kubectl(&self, args: &[&str]) -> Result<Answer> {
         self.inside.plane.admin().run(args)
     }
@@ -137,6 +142,18 @@ impl Cluster<'_> {
         })
     }
 
+    fn webhooks(&self) -> Result<Vec<Value>> {
+        let path = "/api/v1/namespaces/surefoot-system/pods?labelSelector=app.kubernetes.io/component=webhook";
+        Ok(self.get(path)?.unwrap_or_default()["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// How often the running webhooks have said this.
+    fn told_by_webhooks(&self, what: &str) -> Result<usize> {
+        let webhooks = "app.kubernetes.io/component=webhook";
+        let logs = self.kubectl(&["logs", "-n", "surefoot-system", "-l", webhooks, "--tail=-1"])?;
+        Ok(logs.stdout.matches(what).count())
+    }
+
     fn deployment(&self) -> Result<Value> {
         self.get("/apis/apps/v1/namespaces/shop/deployments/digits")?.context("no Deployment")
     }
@@ -156,7 +173,7 @@ fn asked(reader: &Reader) -> Result<Option<String>> {
     }
 }
 
-fn installed(cluster: &Cluster<'_>) -> Result<()> {
+fn installed(cluster: &mut Cluster) -> Result<()> {
     let namespace = json!({"metadata": {"name": "shop", "labels": {"surefoot.dev/guard": "enforce"}}});
     ensure!(cluster.inside.plane.post("/api/v1/namespaces", &namespace.to_string())?.status == 201, "no namespace");
     let begun = Instant::now();
@@ -188,7 +205,7 @@ fn installed(cluster: &Cluster<'_>) -> Result<()> {
     })
 }
 
-fn reverted(cluster: &Cluster<'_>) -> Result<()> {
+fn reverted(cluster: &mut Cluster) -> Result<()> {
     cluster.apply(&model("good", &[]))?.success()?;
     cluster.settled("good")?;
     let begun = Instant::now();
@@ -216,61 +233,136 @@ fn reverted(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Asks all the while, on several threads; ends with how often it was refused, or with what went wrong.
+/// Asks all the while, on several threads.
 struct Traffic {
     stop: Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<(usize, Vec<String>)>>,
+    threads: Vec<thread::JoinHandle<Tally>>,
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Tally {
+    refused: usize,
+    admitted: usize,
+    /// Those that the API server gave no verdict on: when, and in which words.
+    failed: Vec<(Instant, String)>,
 }
 
 impl Traffic {
-    fn begin(cluster: &Cluster<'_>) -> Self {
+    fn begin(cluster: &Cluster) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let one = || {
             let (reader, stop) = (cluster.inside.plane.reader(), stop.clone());
             thread::spawn(move || {
-                let (mut refused, mut wrong) = (0, Vec::new());
+                let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     match asked(&reader) {
-                        Ok(Some(_)) => refused += 1,
-                        other => wrong.push(format!("{other:?}")),
+                        Ok(Some(_)) => tally.refused += 1,
+                        Ok(None) => tally.admitted += 1,
+                        Err(error) => tally.failed.push((Instant::now(), format!("{error:#}"))),
                     }
                 }
-                (refused, wrong)
+                tally
             })
         };
         Self { threads: (0..2).map(|_| one()).collect(), stop }
     }
 
-    fn end(self) -> Result<usize> {
+    /// An error where one was admitted, whatever else happened.
+    fn end(self) -> Result<Tally> {
         self.stop.store(true, Ordering::Relaxed);
-        let (mut refused, mut wrong) = (0, Vec::new());
+        let mut all = Tally::default();
         for thread in self.threads {
-            let (some, others) = thread.join().map_err(|_| anyhow!("traffic panicked"))?;
-            refused += some;
-            wrong.extend(others);
+            let Tally { refused, admitted, failed } = thread.join().map_err(|_| anyhow!("traffic panicked"))?;
+            all.refused += refused;
+            all.admitted += admitted;
+            all.failed.extend(failed);
         }
-        match wrong.first() {
-            Some(first) => bail!("{refused} were refused, {} were not, the first: {first}", wrong.len()),
-            None => Ok(refused),
+        ensure!(all.admitted == 0, "{} were admitted, {} refused", all.admitted, all.refused);
+        Ok(all)
+    }
+}
+
+impl Tally {
+    /// How many were refused, which must be all.
+    fn all_refused(&self) -> Result<usize> {
+        match self.failed.first() {
+            Some((_, text)) => {
+                bail!("{} were refused, {} got no verdict, the first: {text}", self.refused, self.failed.len())
+            }
+            None => Ok(self.refused),
         }
     }
 }
 
-fn restarted(cluster: &Cluster<'_>) -> Result<()> {
+fn restarted(cluster: &mut Cluster) -> Result<()> {
     let traffic = Traffic::begin(cluster);
     cluster.kubectl(&["rollout", "restart", "deploy/surefoot-webhook", "-n", "surefoot-system"])?.success()?;
     cluster.ready()?;
     until("the old pods to be gone", LIMIT, || {
-        let pods =
-            cluster.get("/api/v1/namespaces/surefoot-system/pods?labelSelector=app.kubernetes.io/component=webhook")?;
-        let count = pods.unwrap_or_default()["items"].as_array().map_or(0, Vec::len);
+        let count = cluster.webhooks()?.len();
         Ok(if count == 3 { Look::Done(()) } else { Look::Not(format!("{count} pods")) })
     })?;
-    println!("install: {} reviews while three webhooks were replaced, all refused", traffic.end()?);
+    println!("install: {} reviews while three webhooks were replaced, all refused", traffic.end()?.all_refused()?);
     Ok(())
 }
 
-fn rotated(cluster: &Cluster<'_>) -> Result<()> {
+/// Of three webhooks one is gone without a word. What it was asked fails, and what is sent to it until its endpoint is
+/// taken away; nothing is admitted for that. It comes back by itself.
+fn killed(cluster: &mut Cluster) -> Result<()> {
+    let traffic = Traffic::begin(cluster);
+    let victim = cluster.webhooks()?.swap_remove(0)["metadata"]["name"].as_str().context("no name")?.to_owned();
+    signal_container(&victim, Signal::KILL)?;
+    let path = format!("/api/v1/namespaces/surefoot-system/pods/{victim}");
+    until("the killed one to be back", LIMIT, || {
+        let status = cluster.get(&path)?.unwrap_or_default()["status"]["containerStatuses"][0].clone();
+        let back = status["restartCount"] == 1 && status["ready"] == true;
+        Ok(if back { Look::Done(()) } else { Look::Not(status.to_string()) })
+    })?;
+    cluster.ready()?;
+    let tally = traffic.end()?;
+    let spread = match (tally.failed.first(), tally.failed.iter().map(|(at, _)| at).max()) {
+        (Some((first, _)), Some(last)) => last.duration_since(*first),
+        _ => Duration::ZERO,
+    };
+    let (refused, failed) = (tally.refused, tally.failed.len());
+    println!("install: {refused} reviews while one was killed, {failed} of them failed, within {spread:.1?}");
+    ensure!(failed <= 20 && refused > 10 * failed, "{refused} were refused: {:?}", tally.failed);
+    Ok(())
+}
+
+/// A configuration that is none leaves the one in force; a good one takes its place.
+fn reloaded(cluster: &mut Cluster) -> Result<()> {
+    let path = "/api/v1/namespaces/surefoot-system/configmaps/surefoot-config";
+    let traffic = Traffic::begin(cluster);
+    let misspelt = CONFIG.replace("rollouts", "rollout");
+    let other = format!("{CONFIG}policies: {{canary-cap: {{action: Warn}}}}\n");
+    for (text, told) in [(misspelt, "did you mean `rollouts`?"), (other, "policies are reloaded")] {
+        let before = cluster.told_by_webhooks(told)?;
+        cluster.inside.plane.patch(path, &json!({"data": {"config.yaml": text}}))?;
+        until(told, LIMIT, || {
+            let count = cluster.told_by_webhooks(told)? - before;
+            Ok(if count >= 3 { Look::Done(()) } else { Look::Not(format!("told {count} times")) })
+        })?;
+    }
+    println!("install: {} reviews while configurations were reloaded, all refused", traffic.end()?.all_refused()?);
+    Ok(())
+}
+
+/// While it is away nobody is answered; from its first answer on nothing is admitted, and no webhook fails it.
+fn apiserver_restarted(cluster: &mut Cluster) -> Result<()> {
+    let traffic = Traffic::begin(cluster);
+    cluster.inside.plane.restart_apiserver()?;
+    cluster.refusing()?;
+    cluster.ready()?;
+    let tally = traffic.end()?;
+    let ours = tally.failed.iter().find(|(_, text)| text.contains("failed calling webhook"));
+    ensure!(ours.is_none(), "{ours:?}");
+    println!("install: {} reviews while the API server restarted, all refused that it answered", tally.refused);
+    Ok(())
+}
+
+fn rotated(cluster: &mut Cluster) -> Result<()> {
     let argument = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--certificate-lifetime=36s"}]);
     let patch = argument.to_string();
     cluster
@@ -291,27 +383,19 @@ fn rotated(cluster: &Cluster<'_>) -> Result<()> {
     }
     // The last of them is shown to somebody, too.
     let reloaded = until("the last one to be read by a webhook", LIMIT, || {
-        let logs = cluster.kubectl(&[
-            "logs",
-            "-n",
-            "surefoot-system",
-            "-l",
-            "app.kubernetes.io/component=webhook",
-            "--tail=-1",
-        ])?;
-        let count = logs.stdout.matches("the certificate is reloaded").count();
+        let count = cluster.told_by_webhooks("the certificate is reloaded")?;
         Ok(if count >= 9 { Look::Done(count) } else { Look::Not(format!("{count} times")) })
     })?;
     println!(
         "install: {} reviews while certificates were replaced, {reloaded} times read, all refused",
-        traffic.end()?
+        traffic.end()?.all_refused()?
     );
     Ok(())
 }
 
 const KINDS: &str = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
 
-fn deleted(cluster: &Cluster<'_>) -> Result<()> {
+fn deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(&["delete", "namespace", "surefoot-system", "--timeout=120s"])?.success()?;
     let begun = Instant::now();
     until("the hooks to be gone", LIMIT, || {
@@ -323,13 +407,13 @@ fn deleted(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-fn installed_again(cluster: &Cluster<'_>) -> Result<()> {
+fn installed_again(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(&["apply", "-k", MANIFESTS])?.success()?;
     cluster.refusing()?;
     cluster.ready()
 }
 
-fn uninstalled(cluster: &Cluster<'_>) -> Result<()> {
+fn uninstalled(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(&["delete", "-k", MANIFESTS, "--timeout=120s"])?.success()?;
     let all = cluster.kubectl(&["api-resources", "--verbs=list,delete", "-o", "name"])?.success()?;
     let kinds: Vec<&str> =

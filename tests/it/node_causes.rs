@@ -265,7 +265,7 @@ fn one_of_many() -> Result<String> {
 }
 
 /// A signal to what runs in a pod, if anything does: a container knows its pod as its host.
-fn signal_container(pod: &str, signal: Signal) -> Result<()> {
+pub(crate) fn signal_container(pod: &str, signal: Signal) -> Result<()> {
     let host = format!("HOSTNAME={pod}");
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {

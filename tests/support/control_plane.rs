@@ -54,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) services: Ipv4Addr,
 }
 
+const APISERVER: &str = "kube-apiserver";
+
 const LOOPBACK: Place = Place { address: Ipv4Addr::LOCALHOST, services: Ipv4Addr::new(198, 19, 0, 0) };
 
 /// A running control plane; it ends when it is dropped, or with the run.
@@ -63,6 +65,7 @@ pub(crate) struct ControlPlane {
     server: SocketAddr,
     client: Https,
     admin: Kubectl,
+    apiserver: Vec<String>,
     // Dropped in this order: clients before servers.
     processes: Vec<Process>,
 }
@@ -86,14 +89,23 @@ impl ControlPlane {
         let admin = Kubectl::new(folder.join("admin.kubeconfig"));
         let client = Https::new(&folder.join("ca.crt"), Some(token_of("admin")))?;
         let server = SocketAddr::from((place.address, port));
-        let mut plane = Self { folder, url, server, client, admin, processes: Vec::new() };
+        let mut plane = Self { folder, url, server, client, admin, apiserver: Vec::new(), processes: Vec::new() };
         let etcd = plane.start_etcd()?;
-        plane.start_part("kube-apiserver", &plane.apiserver_arguments(place, port, &etcd))?;
+        plane.apiserver = plane.apiserver_arguments(place, port, &etcd);
+        plane.start_part(APISERVER, &plane.apiserver.clone())?;
         plane.ready()?;
         plane.start_part("kube-controller-manager", &plane.controller_manager_arguments())?;
         plane.start_part("kube-scheduler", &plane.scheduler_arguments())?;
         plane.controllers_ready()?;
         Ok(plane)
+    }
+
+    /// Ends the API server as an upgrade of its node does it, starts it again, and waits until it serves.
+    pub(crate) fn restart_apiserver(&mut self) -> Result<()> {
+        let index = self.processes.iter().position(|process| process.name() == APISERVER).context("no API server")?;
+        self.processes[index].stop(Duration::from_secs(90))?;
+        self.processes[index] = self.part(APISERVER, &self.apiserver)?;
+        self.ready()
     }
 
     /// Where the API server listens.
@@ -175,10 +187,14 @@ impl ControlPlane {
     }
 
     fn start_part(&mut self, name: &str, arguments: &[String]) -> Result<()> {
+        self.processes.insert(0, self.part(name, arguments)?);
+        Ok(())
+    }
+
+    fn part(&self, name: &str, arguments: &[String]) -> Result<Process> {
         let mut command = Command::new(tools()?.path(name));
         command.args(arguments).current_dir(&self.folder);
-        self.processes.insert(0, Process::start(name, &self.folder, command)?);
-        Ok(())
+        Process::start(name, &self.folder, command)
     }
 
     /// Starts etcd and gives the URL for clients.
