@@ -113,6 +113,8 @@ pub struct Parameter {
     pub at: Position,
     /// The value.
     pub value: serde_json::Value,
+    /// The same, with its places.
+    pub node: yaml::Node,
 }
 
 /// Other settings for the namespaces that a selector matches.

@@ -14,7 +14,21 @@
 #   action: Deny
 #   parameters:
 #     ignoreContainers: {pattern: '^[^ ]+$', description: globs of container names that are not looked at}
-#     servers: {description: "model servers of your own, before those that are known: {name: Bento, image: acme/bento-*, port: 3000, ready: /readyz, live: /livez, startup: 120}"}
+#     servers:
+#       description: "model servers of your own, before those that are known: {name: Bento, image: acme/bento-*, port: 3000, ready: /readyz, live: /livez, startup: 120}"
+#       element:
+#         required: [image, port, ready]
+#         members:
+#           name: {type: string, description: what messages call it}
+#           image: {type: string, pattern: '^([^ ]+/)?[^ /:@]+$', description: "glob on the name of the image, without tag and digest"}
+#           tag: {type: string, description: glob on the tag}
+#           port: {type: number, format: integer, minimum: 1, maximum: 65535, description: what it answers health checks on}
+#           others: {element: {type: number, format: integer, minimum: 1, maximum: 65535}, description: "ports of other kinds, never asked by HTTP"}
+#           ready: {type: string, pattern: '^/', description: path that answers 200 once the model is loaded}
+#           live: {type: string, pattern: '^/', description: path that answers 200 as long as the process is sound}
+#           startup: {type: number, minimum: 0, description: seconds that loading may well take}
+#           suggest: {type: string, description: why probes are suggested and never added}
+#           loopback: {type: boolean, description: it listens on localhost unless an argument or variable has 0.0.0.0}
 #   codes:
 #     no-readiness: "The container has no readinessProbe: it gets traffic before the model has loaded, and Kubernetes takes it for good."
 #     no-liveness: "The container has no livenessProbe: nothing restarts it when it hangs."

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    metadata::Format,
+    bounds::{Bounds, Format, Kind},
     policy_set::{Policy, PolicySet},
     settings::plain,
 };
@@ -69,42 +69,57 @@ impl Policy {
     }
 
     fn parameter_schema(&self, name: &str, default: &Value) -> Value {
-        let mut schema = Map::new();
-        let format = self.metadata.parameters.get(name).and_then(|bounds| bounds.format);
-        let kind = match default {
-            Value::Null => None,
-            Value::Bool(_) => Some("boolean"),
-            Value::Number(_) if format == Some(Format::Integer) => Some("integer"),
-            Value::Number(_) => Some("number"),
-            Value::String(_) => Some("string"),
-            Value::Array(_) => Some("array"),
-            Value::Object(_) => Some("object"),
-        };
-        schema.extend(kind.map(|kind| ("type".to_owned(), kind.into())));
+        let free = Bounds::default();
+        let bounds = self.metadata.parameters.get(name).unwrap_or(&free);
+        let mut schema = schema(Kind::of(default), bounds);
         schema.insert("default".to_owned(), default.clone());
-        if let Some(bounds) = self.metadata.parameters.get(name) {
-            if !bounds.description.is_empty() {
-                schema.insert("description".to_owned(), bounds.description.clone().into());
-            }
-            for (key, bound) in [("minimum", bounds.minimum), ("maximum", bounds.maximum)] {
-                schema.extend(bound.map(|bound| (key.to_owned(), whole(bound))));
-            }
-            if !bounds.allowed.is_empty() {
-                schema.insert("enum".to_owned(), bounds.allowed.clone().into());
-            }
-        }
-        if let Some(pattern) = self.metadata.parameters.get(name).and_then(|bounds| bounds.pattern.as_ref()) {
-            let texts = json!({"type": "string", "pattern": pattern});
-            let place = if default.is_array() { "items" } else { "additionalProperties" };
-            schema.insert(place.to_owned(), texts);
-        }
-        if format == Some(Format::Quantity) {
-            schema.insert(
-                "additionalProperties".to_owned(),
-                json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}),
-            );
-        }
         Value::Object(schema)
+    }
+}
+
+/// What METADATA says of a value of this kind, or of any, as JSON schema has it.
+fn schema(kind: Option<Kind>, bounds: &Bounds) -> Map<String, Value> {
+    let mut schema = Map::new();
+    let is_whole = kind == Some(Kind::Number) && bounds.format == Some(Format::Integer);
+    let word = kind.map(|kind| if is_whole { "integer" } else { kind.as_str() });
+    schema.extend(word.map(|word| ("type".to_owned(), word.into())));
+    if !bounds.description.is_empty() {
+        schema.insert("description".to_owned(), bounds.description.clone().into());
+    }
+    for (key, bound) in [("minimum", bounds.minimum), ("maximum", bounds.maximum)] {
+        schema.extend(bound.map(|bound| (key.to_owned(), whole(bound))));
+    }
+    if !bounds.allowed.is_empty() {
+        schema.insert("enum".to_owned(), bounds.allowed.clone().into());
+    }
+    if let Some(pattern) = &bounds.pattern {
+        everywhere(&mut schema, kind, json!({"type": "string", "pattern": pattern}));
+    }
+    if bounds.format == Some(Format::Quantity) {
+        everywhere(&mut schema, kind, json!({"type": ["string", "number"], "pattern": QUANTITY, "minimum": 0}));
+    }
+    if let Some(element) = &bounds.element {
+        schema.insert("items".to_owned(), self::schema(element.kind, element).into());
+    }
+    if !bounds.members.is_empty() {
+        let members = bounds.members.iter().map(|(name, below)| (name.clone(), self::schema(below.kind, below).into()));
+        schema.insert("properties".to_owned(), Value::Object(members.collect()));
+        schema.insert("required".to_owned(), bounds.required.clone().into());
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
+    schema
+}
+
+/// What holds of every text in a value: of itself, or of what it has in it.
+fn everywhere(schema: &mut Map<String, Value>, kind: Option<Kind>, texts: Value) {
+    match (kind, texts) {
+        (Some(Kind::List), texts) => drop(schema.insert("items".to_owned(), texts)),
+        (None | Some(Kind::Mapping), texts) => drop(schema.insert("additionalProperties".to_owned(), texts)),
+        (_, texts) => {
+            for (key, value) in texts.as_object().into_iter().flatten() {
+                schema.entry(key).or_insert_with(|| value.clone());
+            }
+        }
     }
 }
 

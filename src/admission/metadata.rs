@@ -14,14 +14,10 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
-
-use crate::{
-    config::{
-        Action,
-        yaml::{self, Node, Position, Wrong},
-    },
-    template::quantity,
+use super::bounds::Bounds;
+use crate::config::{
+    Action,
+    yaml::{self, Node, Position, Wrong},
 };
 
 /// What a policy says of itself.
@@ -85,51 +81,6 @@ impl Need {
             Self::Peers => "peers",
             Self::History => "history",
             Self::Isolation => "isolation",
-        }
-    }
-}
-
-/// What METADATA says of one parameter.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Bounds {
-    /// Where it is named.
-    pub at: Position,
-    /// For `surefoot explain`.
-    pub description: String,
-    /// Least number.
-    pub minimum: Option<f64>,
-    /// Greatest number.
-    pub maximum: Option<f64>,
-    /// The only values; empty where any will do.
-    pub allowed: Vec<serde_json::Value>,
-    /// What it must be, beyond its kind.
-    pub format: Option<Format>,
-    /// Everything in it, however deep, must be text that matches this regular expression: `pattern`.
-    pub pattern: Option<String>,
-}
-
-/// What the value of a parameter must be, beyond its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Every text and number in it, however deep, a quantity such as `500m` or `1Gi`: `format: quantity`.
-    Quantity,
-    /// A whole number: `format: integer`.
-    Integer,
-}
-
-impl Format {
-    const WORDS: [(&'static str, Self); 2] = [("quantity", Self::Quantity), ("integer", Self::Integer)];
-
-    /// Why `value` has another one.
-    fn refuse(self, value: &serde_json::Value) -> Option<String> {
-        match self {
-            Self::Quantity => {
-                no_quantity(value).map(|none| format!("must hold quantities such as 500m or 1Gi, not {none}"))
-            }
-            Self::Integer => {
-                let is_whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
-                (!is_whole).then(|| format!("must be a whole number, not {value}"))
-            }
         }
     }
 }
@@ -265,7 +216,7 @@ fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
     if let Some(node) = custom.get("parameters") {
         for (name, bounds) in node.entries("`parameters`")? {
             let name_text = name.text("the name of a parameter")?.to_owned();
-            metadata.parameters.insert(name_text, decode_bounds(name, bounds)?);
+            metadata.parameters.insert(name_text, Bounds::decode(name, bounds)?);
         }
     }
     if let Some(node) = custom.get("codes") {
@@ -275,89 +226,6 @@ fn decode(members: &yaml::Members<'_>) -> Result<Metadata, Wrong> {
         }
     }
     Ok(metadata)
-}
-
-fn decode_bounds(name: &Node, node: &Node) -> Result<Bounds, Wrong> {
-    let members = node.members("a parameter", &["description", "minimum", "maximum", "enum", "format", "pattern"])?;
-    let number = |key: &str| match members.get(key).map(|node| (node, &node.value)) {
-        None => Ok(None),
-        Some((_, yaml::Value::Number(number))) => Ok(number.as_f64()),
-        Some((node, _)) => node.wrong(format!("`{key}` must be a number")),
-    };
-    let allowed = match members.get("enum") {
-        Some(node) => node.elements("`enum`")?.iter().map(Node::to_json).collect(),
-        None => Vec::new(),
-    };
-    let description = members.get("description").map_or(Ok(""), |node| node.text("`description`"))?.to_owned();
-    Ok(Bounds {
-        at: name.at,
-        description,
-        minimum: number("minimum")?,
-        maximum: number("maximum")?,
-        allowed,
-        format: members.get("format").map(|node| node.word("`format`", &Format::WORDS)).transpose()?,
-        pattern: members.get("pattern").map(pattern).transpose()?,
-    })
-}
-
-fn pattern(node: &Node) -> Result<String, Wrong> {
-    let text = node.text("`pattern`")?;
-    match Regex::new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => node.wrong("`pattern` is no regular expression"),
-    }
-}
-
-impl Bounds {
-    /// Why `value` is out of bounds.
-    pub(super) fn refuse(&self, value: &serde_json::Value) -> Option<String> {
-        let number = value.as_f64();
-        match (number, self.minimum, self.maximum) {
-            (Some(number), Some(minimum), _) if number < minimum => return Some(format!("must be at least {minimum}")),
-            (Some(number), _, Some(maximum)) if number > maximum => return Some(format!("must be at most {maximum}")),
-            _ => {}
-        }
-        if let Some(refused) = self.format.and_then(|format| format.refuse(value)) {
-            return Some(refused);
-        }
-        if let Some(pattern) = &self.pattern
-            && let Some(text) = Regex::new(pattern).ok().and_then(|regex| unlike(&regex, value))
-        {
-            return Some(format!("must hold texts that match {pattern}, not {text}"));
-        }
-        if self.allowed.is_empty() || self.allowed.contains(value) {
-            return None;
-        }
-        let allowed: Vec<String> = self.allowed.iter().map(ToString::to_string).collect();
-        Some(format!("must be one of {}", allowed.join(", ")))
-    }
-}
-
-/// The first thing in `value` that is no text that matches.
-fn unlike(regex: &Regex, value: &serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::Object(members) => members.values().find_map(|below| unlike(regex, below)),
-        serde_json::Value::Array(elements) => elements.iter().find_map(|below| unlike(regex, below)),
-        serde_json::Value::String(text) => (!regex.is_match(text)).then(|| format!("`{text}`")),
-        other => Some(other.to_string()),
-    }
-}
-
-/// The first text or number in `value` that is no quantity, or a negative one.
-fn no_quantity(value: &serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::Object(members) => members.values().find_map(no_quantity),
-        serde_json::Value::Array(elements) => elements.iter().find_map(no_quantity),
-        serde_json::Value::String(text) => {
-            let is_one = quantity::parse(text).is_ok() && !text.starts_with('-');
-            (!is_one).then(|| format!("`{text}`"))
-        }
-        other => {
-            let is_one =
-                other.is_number() && quantity::parse(&other.to_string()).is_ok() && !other.to_string().starts_with('-');
-            (!is_one).then(|| other.to_string())
-        }
-    }
 }
 
 /// One METADATA block, its YAML at the lines and columns of the file.
@@ -400,6 +268,8 @@ fn blocks(text: &str) -> Vec<Block> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const FULL: &str = "# A licence.
@@ -437,22 +307,21 @@ deny contains x if x := 1
         assert_eq!(metadata.needs, [Need::Peers, Need::History]);
         let percent = &metadata.parameters["percent"];
         assert_eq!((percent.minimum, percent.at), (Some(1.0), Position { line: 15, column: 7 }));
-        assert_eq!(percent.refuse(&serde_json::json!(0)).as_deref(), Some("must be at least 1"));
-        assert_eq!(percent.refuse(&serde_json::json!(101)).as_deref(), Some("must be at most 100"));
-        assert_eq!(percent.refuse(&serde_json::json!(10.001)).as_deref(), Some("must be a whole number, not 10.001"));
-        assert_eq!(percent.refuse(&serde_json::json!(100)), None);
-        let names = &metadata.parameters["names"];
-        assert_eq!(
-            names.refuse(&serde_json::json!(["a", 7])).as_deref(),
-            Some("must hold texts that match ^[^ ]+$, not 7")
-        );
-        assert_eq!(
-            names.refuse(&serde_json::json!([" "])).as_deref(),
-            Some("must hold texts that match ^[^ ]+$, not ` `")
-        );
-        assert_eq!(names.refuse(&serde_json::json!(["a-*"])), None);
-        let mode = &metadata.parameters["mode"];
-        assert_eq!(mode.refuse(&serde_json::json!("c")).as_deref(), Some(r#"must be one of "a", "b""#));
+        let rows = [
+            ("percent", json!(0), "`percent` must be at least 1"),
+            ("percent", json!(101), "`percent` must be at most 100"),
+            ("percent", json!(10.001), "`percent` must be a whole number, not 10.001"),
+            ("percent", json!(100), ""),
+            ("names", json!(["a", 7]), "`names` must hold texts that match ^[^ ]+$, not 7"),
+            ("names", json!([" "]), "`names` must hold texts that match ^[^ ]+$, not ` `"),
+            ("names", json!(["a-*"]), ""),
+            ("mode", json!("c"), r#"`mode` must be one of "a", "b""#),
+        ];
+        for (name, value, message) in rows {
+            let refused = metadata.parameters[name].refuse(name, &value);
+            let told: Vec<_> = refused.iter().map(|one| one.message.as_str()).collect();
+            assert_eq!(told.join("; "), message, "{name}: {value}");
+        }
         assert_eq!(of_package("package a\n# METADATA\n# title: x\nr := 1\n"), Ok(None));
         let rest = "# METADATA\n# scope: subpackages\n# authors: [Ana <ana@example.org>, {name: Bo}]\n\
             # organizations: [Acme]\n# related_resources: [{ref: https://example.org}]\n\

@@ -14,6 +14,7 @@
 
 pub mod answer;
 mod asked;
+pub mod bounds;
 mod builtins;
 pub mod defaults;
 mod describe;

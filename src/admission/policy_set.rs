@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Failure, Limits, Watch,
+    bounds::Bounds,
     engine::{Broken, Engine, Session},
     gate::{self, Module, References},
     metadata::{self, Metadata, Need},
@@ -358,17 +359,14 @@ impl Policy {
     fn check_metadata(&self, sources: &[Source]) -> Vec<LoadError> {
         let error = |at, message| ConfigError::new(&self.file, text_of(sources, &self.file), at, message);
         let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
-        let check = |(name, bounds): (&String, &metadata::Bounds)| match self.parameters.get(name) {
-            None => {
-                let message = yaml::unknown("`params` has no parameter", name, &known);
-                Some(error(bounds.at, message))
-            }
+        let check = |(name, bounds): (&String, &Bounds)| match self.parameters.get(name) {
+            None => vec![error(bounds.at, yaml::unknown("`params` has no parameter", name, &known))],
             Some(default) => {
-                let refused = bounds.refuse(&settings::plain(default))?;
-                Some(error(bounds.at, format!("the default of `{name}` {refused}")))
+                let refused = bounds.refuse(name, &settings::plain(default)).into_iter();
+                refused.map(|one| error(bounds.at, format!("the default of {}", one.message))).collect()
             }
         };
-        self.metadata.parameters.iter().filter_map(check).collect()
+        self.metadata.parameters.iter().flat_map(check).collect()
     }
 }
 

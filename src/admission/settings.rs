@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::policy_set::{LoadError, Policy};
+use super::{
+    bounds::Kind,
+    policy_set::{LoadError, Policy},
+};
 use crate::{
-    config::{Action, Config, ConfigError, Parameter, Selector, yaml},
+    config::{
+        Action, Config, ConfigError, Parameter, Selector,
+        yaml::{self, Position},
+    },
     template::{Json, json},
 };
 
@@ -54,9 +60,10 @@ pub(super) fn settings(policy: &Policy, config: &Config) -> Result<Settings, Vec
     let mut errors = Vec::new();
     let overridden = configured.overrides.iter().flat_map(|one| &one.parameters);
     for (name, parameter) in configured.parameters.iter().chain(overridden) {
-        if let Some(message) = refuse(policy, name, parameter) {
-            errors.push(ConfigError::new(&config.origin.file, &config.origin.text, parameter.at, message));
-        }
+        let refused = refuse(policy, name, parameter).into_iter();
+        errors.extend(
+            refused.map(|(at, message)| ConfigError::new(&config.origin.file, &config.origin.text, at, message)),
+        );
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -81,30 +88,21 @@ fn object(layers: [&BTreeMap<String, Parameter>; 2]) -> Json {
     )
 }
 
-/// Why the policy does not take this parameter.
-fn refuse(policy: &Policy, name: &str, parameter: &Parameter) -> Option<String> {
+/// Why the policy does not take this parameter, and where.
+fn refuse(policy: &Policy, name: &str, parameter: &Parameter) -> Vec<(Position, String)> {
     let Some(default) = policy.parameters.get(name) else {
         let known: Vec<&str> = policy.parameters.keys().map(String::as_str).collect();
         let what = format!("policy {} has no parameter", policy.name);
-        return Some(yaml::unknown(&what, name, &known));
+        return vec![(parameter.at, yaml::unknown(&what, name, &known))];
     };
-    let (wanted, found) = (kind(&plain(default)), kind(&parameter.value));
-    if wanted != found && wanted != "nothing" {
-        return Some(format!("`{name}` must be {wanted} such as {default}, not {found}"));
+    let (wanted, found) = (Kind::of(&plain(default)), Kind::of(&parameter.value));
+    if wanted.is_some() && wanted != found {
+        let message = format!("`{name}` must be {} such as {default}, not {}", Kind::told(wanted), Kind::told(found));
+        return vec![(parameter.at, message)];
     }
-    let refused = policy.metadata.parameters.get(name)?.refuse(&parameter.value)?;
-    Some(format!("`{name}` {refused}"))
-}
-
-fn kind(value: &serde_json::Value) -> &'static str {
-    match value {
-        serde_json::Value::Null => "nothing",
-        serde_json::Value::Bool(_) => "true or false",
-        serde_json::Value::Number(_) => "a number",
-        serde_json::Value::String(_) => "text",
-        serde_json::Value::Array(_) => "a list",
-        serde_json::Value::Object(_) => "a mapping",
-    }
+    let Some(bounds) = policy.metadata.parameters.get(name) else { return Vec::new() };
+    let place = |path: &[String]| if path.is_empty() { parameter.at } else { parameter.node.place(path) };
+    bounds.refuse(name, &parameter.value).into_iter().map(|one| (place(&one.path), one.message)).collect()
 }
 
 /// The value as plain JSON; a set becomes a list.

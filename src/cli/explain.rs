@@ -160,11 +160,15 @@ fn whole(policy: &Value) -> String {
     text += &table("", &rows);
     let parameters = members(&policy["parameters"], parameter);
     text += &table("parameters", &parameters);
+    for (name, schema) in policy["parameters"].as_object().into_iter().flatten() {
+        text += &table(&format!("each of {name}"), &elements(&schema["items"]));
+    }
     text + &table("codes", &members(&policy["codes"], string))
 }
 
 fn parameter(schema: &Value) -> String {
-    let mut parts = vec![string(&schema["description"]), format!("default {}", schema["default"])];
+    let default = schema.get("default").map(|default| format!("default {default}"));
+    let mut parts = vec![string(&schema["description"]), default.unwrap_or_default()];
     match (schema.get("minimum"), schema.get("maximum")) {
         (Some(least), Some(most)) => parts.push(format!("from {least} to {most}")),
         (Some(least), None) => parts.push(format!("at least {least}")),
@@ -177,6 +181,19 @@ fn parameter(schema: &Value) -> String {
     }
     parts.retain(|part| !part.is_empty());
     parts.join("; ")
+}
+
+/// The members that each element of a list has, or may have.
+fn elements(schema: &Value) -> Vec<(String, String)> {
+    let is_required =
+        |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|one| one == name));
+    let mut found = members(&schema["properties"], parameter);
+    for (name, text) in &mut found {
+        if !is_required(name) {
+            *text = format!("{text} (optional)").trim_start().to_owned();
+        }
+    }
+    found
 }
 
 fn members(object: &Value, shown: impl Fn(&Value) -> String) -> Vec<(String, String)> {

@@ -83,7 +83,7 @@ fn parameters(node: Option<&Node>) -> Result<BTreeMap<String, Parameter>, Wrong>
         .into_iter()
         .map(|(key, value)| {
             let name = key.text("the name of a parameter")?.to_owned();
-            Ok((name, Parameter { at: key.at, value: value.to_json() }))
+            Ok((name, Parameter { at: key.at, value: value.to_json(), node: value.clone() }))
         })
         .collect()
 }

@@ -153,6 +153,25 @@ impl Node {
         }
     }
 
+    /// The place of what keys and indices lead to: of a member, where its key stands. Where they lead to nothing, what is
+    /// nearest above it.
+    pub fn place(&self, path: &[String]) -> Position {
+        let Some((step, rest)) = path.split_first() else { return self.at };
+        let is_it = |key: &Node| matches!(&key.value, Value::Text(text) if text == step);
+        let below = match &self.value {
+            Value::Map(members) => members.iter().find(|(key, _)| is_it(key)).map(|(key, value)| (key.at, value)),
+            Value::List(elements) => {
+                step.parse().ok().and_then(|index: usize| elements.get(index)).map(|value| (value.at, value))
+            }
+            _ => None,
+        };
+        match below {
+            Some((at, _)) if rest.is_empty() => at,
+            Some((_, value)) => value.place(rest),
+            None => self.at,
+        }
+    }
+
     /// The same without places.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.value {
@@ -322,6 +341,13 @@ mod tests {
         assert_eq!(elements[1].at, Position { line: 4, column: 5 });
         assert_eq!(elements[1].entries("c").unwrap()[0].0.at, Position { line: 4, column: 6 });
         assert_eq!(elements[2].value, Value::Null);
+        for (path, at) in
+            [("", (1, 1)), ("b", (2, 1)), ("b/0", (3, 5)), ("b/1/c", (4, 6)), ("b/1/d", (4, 5)), ("b/9", (3, 3))]
+        {
+            let steps: Vec<String> = path.split('/').filter(|step| !step.is_empty()).map(str::to_owned).collect();
+            let found = node.place(&steps);
+            assert_eq!((found.line, found.column), at, "{path}");
+        }
         assert_eq!(parse("").unwrap().value, Value::Null);
         assert_eq!(parse("# only a comment\n").unwrap().value, Value::Null);
     }

@@ -77,6 +77,17 @@ fn policies(explained: &Value) -> String {
             .map(|(name, schema)| [format!("`{name}`"), format!("`{}`", schema["default"]), described(schema)])
             .collect();
         text += &table(["parameter", "default", ""], &parameters);
+        for (name, schema) in members(&policy["parameters"]) {
+            let element = &schema["items"];
+            let is_required = |name: &str| list(&element["required"]).any(|one| one == name);
+            let rows: Vec<[String; 2]> = members(&element["properties"])
+                .map(|(name, schema)| {
+                    let optional = if is_required(name) { "" } else { "optional; " };
+                    [format!("`{name}`"), format!("{optional}{}", described(schema))]
+                })
+                .collect();
+            text += &table([&format!("each of `{name}`"), ""], &rows);
+        }
         let codes: Vec<[String; 2]> =
             members(&policy["codes"]).map(|(code, meaning)| [format!("`{code}`"), plain(meaning)]).collect();
         text += &table(["code", ""], &codes);

@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("policies::their_unit_tests_pass", their_unit_tests_pass),
         trial("policies::each_has_cases_that_deny_and_that_allow", each_has_cases_that_deny_and_that_allow),
         trial("policies::a_model_server_of_ones_own", a_model_server_of_ones_own),
+        trial("policies::a_model_server_that_is_none", a_model_server_that_is_none),
         trial("policies::five_hundred_containers", five_hundred_containers),
     ];
     trials.extend(cases_of_files().into_iter().map(|case| {
@@ -108,6 +109,44 @@ policies:
     ensure!(findings.len() == 1 && findings[0]["code"] == "no-liveness", "{report}");
     let fix = "livenessProbe: {httpGet: {path: /alive, port: 9000}, failureThreshold: 6}";
     ensure!(findings[0]["fix"] == fix, "{report}");
+    Ok(())
+}
+
+/// A server that the policy would pass over without a word is an error of the configuration, where it stands.
+fn a_model_server_that_is_none() -> anyhow::Result<()> {
+    const CONFIG: &str = "apiVersion: surefoot.dev/v1
+kind: Config
+policies:
+  probes:
+    parameters:
+      servers:
+      - {name: Scorer, image: acme/scorer-*, port: 9000, ready: /up}
+      - name: Tagger
+        imagez: acme/tagger
+        port: \"8080\"
+        ready: /up
+    overrides:
+    - namespaces: {matchLabels: {tier: research}}
+      parameters:
+        servers:
+        - {image: acme/scorer, port: 70000}
+        - acme/scorer
+";
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.yaml");
+    fs::write(&config, CONFIG)?;
+    let run =
+        Command::new(env!("CARGO_BIN_EXE_surefoot")).args(["check", "--config"]).args([&config, &config]).output()?;
+    let told = String::from_utf8_lossy(&run.stderr);
+    let told: Vec<_> = told.lines().filter_map(|line| Some(line.split_once("config.yaml:")?.1)).collect();
+    let wanted = [
+        "9:9: `servers[1]` has no member `imagez`; did you mean `image`?",
+        "10:9: `servers[1].port` must be a number, not text",
+        "16:32: `servers[0].port` must be at most 65535",
+        "16:11: `servers[0]` must have `ready`",
+        "17:11: `servers[1]` must be a mapping, not text",
+    ];
+    ensure!(run.status.code() == Some(2) && told == wanted, "{run:?}");
     Ok(())
 }
 
