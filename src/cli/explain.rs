@@ -73,7 +73,7 @@ impl<'a> Asked<'a> {
             .map(|(native, meaning)| format!("{native}: {meaning}"))
             .collect();
         if !below.is_empty() {
-            return Ok(Self::Code { name, meaning: below.join(" "), of: None });
+            return Ok(Self::Code { name, meaning: below.join("\n\n"), of: None });
         }
         let Some(found) = policies.iter().find(|found| found["name"] == policy) else {
             let known = policies.iter().filter_map(|policy| policy["name"].as_str());
@@ -93,9 +93,7 @@ impl<'a> Asked<'a> {
             (Self::Code { name, meaning, .. }, Output::Json) => {
                 format!("{:#}\n", json!({"code": name, "meaning": meaning}))
             }
-            (Self::Code { meaning, of, .. }, Output::Text) => {
-                wrapped(meaning, "") + &of.map(beside).unwrap_or_default()
-            }
+            (Self::Code { meaning, of, .. }, Output::Text) => paragraphs(meaning) + &of.map(beside).unwrap_or_default(),
         }
     }
 }
@@ -148,7 +146,7 @@ fn what_it_does(policy: &Value) -> String {
 
 fn whole(policy: &Value) -> String {
     let mut text = format!("{}: {}\n\n", string(&policy["name"]), string(&policy["title"]));
-    text += &wrapped(&string(&policy["description"]), "");
+    text += &paragraphs(&string(&policy["description"]));
     let mut rows = vec![("does".to_owned(), what_it_does(policy)), ("action".to_owned(), string(&policy["action"]))];
     let needs: Vec<String> = policy["needs"].as_array().into_iter().flatten().map(string).collect();
     if !needs.is_empty() {
@@ -210,6 +208,12 @@ fn table(title: &str, rows: &[(String, String)]) -> String {
         text += &wrapped(value, &start);
     }
     text
+}
+
+/// Each paragraph in lines of its own, an empty one between them.
+fn paragraphs(text: &str) -> String {
+    let wrapped: Vec<String> = text.trim_end().split("\n\n").map(|paragraph| wrapped(paragraph, "")).collect();
+    wrapped.join("\n")
 }
 
 /// Words in lines; the first begins with `start`, the others below it with as many blanks.

@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("workbench::junit_is_what_ci_reads", junit_is_what_ci_reads),
         trial("workbench::watching_runs_again_at_each_save", watching_runs_again_at_each_save),
         trial("workbench::what_new_makes_works", what_new_makes_works),
+        trial("workbench::what_is_explained_keeps_its_paragraphs", what_is_explained_keeps_its_paragraphs),
         trial("workbench::a_bundle_gives_the_same_verdicts", a_bundle_gives_the_same_verdicts),
         trial("workbench::what_cannot_be_bundled_is_said", what_cannot_be_bundled_is_said),
         trial("workbench::a_bundle_is_a_config_map", a_bundle_is_a_config_map),
@@ -303,6 +304,17 @@ fn a_part_can_be_run() -> anyhow::Result<()> {
         .says(2, &["no test or case of policies matches `nothing`"])?;
     surefoot(folder.path(), &["test", "--run", "("])?.says(2, &["--run"])?;
     Ok(())
+}
+
+/// What has paragraphs keeps them.
+fn what_is_explained_keeps_its_paragraphs() -> anyhow::Result<()> {
+    let folder = workplace()?;
+    surefoot(folder.path(), &["explain", "kubernetes"])?
+        .says(0, &["policies\nsay.\n\nkubernetes/unknown-field: Offline"])?;
+    let text = "# METADATA\n# title: Owners\n# description: |\n#   One,\n#   and on.\n#\n#   Two.\npackage surefoot.owner\n\nwarn contains 1 if false\n";
+    write(folder.path(), "policies/owner/policy.rego", text)?;
+    surefoot(folder.path(), &["explain", "owner", "--policies", "policies"])?
+        .says(0, &["\nOne, and on.\n\nTwo.\n\ndoes"])
 }
 
 fn what_does_not_load_has_a_place() -> anyhow::Result<()> {
