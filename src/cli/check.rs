@@ -24,6 +24,11 @@ use crate::{
     config::yaml,
 };
 
+/// What goes together: the line that would be made from the arguments offers in one breath what excludes each other.
+const USAGE: &str = "surefoot check [OPTIONS] FILE|DIR|-...
+       surefoot check [OPTIONS] --cluster [-n NAMESPACE | -A]
+       surefoot check [OPTIONS] --cluster [-n NAMESPACE] FILE|DIR|-...";
+
 /// Judge manifests, recorded reviews or a live cluster: the same verdicts as at kubectl apply
 ///
 /// Reads YAML and JSON, several documents to a file, and the items of a List; of a folder, every *.yaml, *.yml and *.json
@@ -42,10 +47,10 @@ use crate::{
 /// guard enforce would refuse if they were applied today, whatever the guard is now. With FILE the files
 /// are judged as applied to that cluster: over what it has, with its peers, namespaces and history. It reads only.
 #[derive(Debug, Args)]
-#[command(after_long_help = help::CHECK)]
+#[command(after_long_help = help::CHECK, override_usage = USAGE)]
 pub(super) struct Check {
     /// Files, folders, or - for standard input
-    #[arg(required_unless_present = "cluster", value_name = "FILE|DIR|-")]
+    #[arg(required_unless_present_any = ["cluster", "all_namespaces"], value_name = "FILE|DIR|-")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,

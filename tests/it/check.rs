@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("check::policies_and_configuration_that_do_not_load", policies_and_configuration_that_do_not_load),
         trial("check::a_policy_that_breaks_refuses_and_says_so", a_policy_that_breaks_refuses_and_says_so),
         trial("check::an_endless_policy_costs_its_time_once", an_endless_policy_costs_its_time_once),
+        trial("check::namespaces_are_of_a_cluster", namespaces_are_of_a_cluster),
         trial("check::peers_come_from_the_files", peers_come_from_the_files),
         trial("check::what_no_hook_is_asked_about", what_no_hook_is_asked_about),
         trial("check::given_again_is_an_update", given_again_is_an_update),
@@ -362,6 +363,30 @@ fn what_no_hook_is_asked_about() -> anyhow::Result<()> {
     let run = surefoot(folder.path(), &arguments, &DEPLOYMENT.replace("kind: Deployment", "kind: Deploymnt"))?;
     let told = format!("{}{}", run.stdout, run.stderr);
     ensure!(run.code == Some(2) && told.contains("apps/v1 has no kind `Deploymnt`; did you mean"), "{run:?}");
+    ensure!(told.contains(":2:"), "not where the kind is: {told}");
+    Ok(())
+}
+
+/// What the usage offers is taken, and only that.
+fn namespaces_are_of_a_cluster() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let usage = "Usage: surefoot check [OPTIONS] FILE|DIR|-...\n       surefoot check [OPTIONS] --cluster [-n NAMESPACE | -A]\n       surefoot check [OPTIONS] --cluster [-n NAMESPACE] FILE|DIR|-...";
+    for (arguments, told) in [
+        (&["check", "-A", "m.yaml"][..], "'--all-namespaces' cannot be used with '[FILE|DIR|-]...'"),
+        (&["check", "--cluster", "-A", "m.yaml"], "'--all-namespaces' cannot be used with '[FILE|DIR|-]...'"),
+        (
+            &["check", "--cluster", "-A", "-n", "shop"],
+            "'--all-namespaces' cannot be used with '--namespace <NAMESPACE>'",
+        ),
+        (&["check", "-A"], "required arguments were not provided:\n  --cluster\n\n"),
+        (&["check"], "required arguments were not provided:\n  <FILE|DIR|->...\n\n"),
+    ] {
+        let run = surefoot(folder.path(), arguments, "")?;
+        ensure!(
+            run.code == Some(2) && run.stderr.contains(told) && run.stderr.contains(usage),
+            "{arguments:?}: {run:?}"
+        );
+    }
     Ok(())
 }
 
