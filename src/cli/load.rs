@@ -113,6 +113,9 @@ pub(super) fn read(dir: &Path) -> Result<Vec<Source>, Unusable> {
 
 /// The paths of all Rego files in a folder and below, sorted.
 pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if dir.is_file() {
+        bail!("{} is a file: give the folder that the policies lie in", dir.display());
+    }
     let mut found = Vec::new();
     collect(dir, &mut Vec::new(), &mut 0, &mut found)?;
     found.sort();

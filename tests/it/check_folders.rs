@@ -56,7 +56,7 @@ fn policies_that_cannot_be_used_are_told() -> Result<()> {
         ("empty", "no policies in empty: no file there or below ends in .rego"),
         ("dangling", "cannot read the policy folder dangling: No such file"),
         ("link", "link/other.rego: cannot read this policy: No such file"),
-        ("m.yaml", "cannot read the policy folder m.yaml: Not a directory"),
+        ("m.yaml", "m.yaml is a file: give the folder that the policies lie in"),
         ("loop", "loop/back leads back to"),
     ];
     // Only an answer shows it, and nothing here asks for one but `check`.
