@@ -71,8 +71,10 @@ fn take_kind(kind: String, value: Json, pointer: String, found: &mut Vec<Found>)
             found.push(Found { pointer: format!("{pointer}/items"), object });
         }
         _ => {
-            let object = known(&kind, &value).map(|()| (kind, value));
-            found.push(Found { pointer, object });
+            found.push(match known(&kind, &value) {
+                Ok(()) => Found { pointer, object: Ok((kind, value)) },
+                Err(message) => Found { pointer: format!("{pointer}/kind"), object: Err(message) },
+            });
         }
     }
 }
@@ -163,7 +165,7 @@ mod tests {
             (format!("[{D}]"), &[" a bare list of objects"]),
             (
                 r#"{"apiVersion": "apps/v1", "kind": "Deploymnt"}"#.to_owned(),
-                &[" apps/v1 has no kind `Deploymnt`; did you mean `Deployment`?"],
+                &["/kind apps/v1 has no kind `Deploymnt`; did you mean `Deployment`?"],
             ),
             (r#"{"apiVersion": "apps/v1", "kind": "StatefulSet"}"#.to_owned(), &[" apps/v1 StatefulSet"]),
             (r#"{"apiVersion": "apps.example.com/v1", "kind": "Model"}"#.to_owned(), &[" apps.example.com/v1 Model"]),
