@@ -12,7 +12,10 @@ use super::{
     Outcome, help,
     load::{self, Unusable},
 };
-use crate::admission::Source;
+use crate::{
+    admission::{LoadErrors, Source},
+    config::Config,
+};
 
 /// What the API server takes as the data of one ConfigMap.
 const MAX_DATA: usize = 1 << 20;
@@ -73,10 +76,15 @@ impl Bundle {
     fn manifest(&self) -> Result<String, Unusable> {
         let config = load::config(self.config.as_deref())?;
         load::tested_policies(Some(&self.dir), &config)?;
-        let sources = load::read(&self.dir)?;
-        let taken = sources.into_iter().filter(|source| self.with_tests || !source.path.ends_with("_test.rego"));
-        let data =
-            taken.map(|Source { path, text }| Ok((key(&path)?, text))).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+        let mut taken = load::read(&self.dir)?;
+        if !self.with_tests {
+            taken.retain(|source| !source.path.ends_with("_test.rego"));
+            self.loads_without_tests(taken.clone(), &config)?;
+        }
+        let data = taken
+            .into_iter()
+            .map(|Source { path, text }| Ok((key(&path)?, text)))
+            .collect::<anyhow::Result<BTreeMap<_, _>>>()?;
         let size: usize = data.iter().map(|(key, text)| key.len() + text.len()).sum();
         if size > MAX_DATA {
             let (key, text) = data.iter().max_by_key(|(_, text)| text.len()).unzip();
@@ -89,6 +97,17 @@ impl Bundle {
             .into());
         }
         Ok(config_map(&self.name, &self.namespace, &data))
+    }
+
+    /// What a policy takes from a file of tests it does not have in the cluster.
+    fn loads_without_tests(&self, taken: Vec<Source>, config: &Config) -> Result<(), Unusable> {
+        let Err(unusable) = load::of_sources(taken, Some(&self.dir), config) else { return Ok(()) };
+        let Unusable::Wrong(LoadErrors(mut errors)) = unusable else { return Err(unusable) };
+        for error in &mut errors {
+            error.message +=
+                "; files of tests (*_test.rego) are left out: move what policies need, or say --with-tests";
+        }
+        Err(LoadErrors(errors).into())
     }
 }
 

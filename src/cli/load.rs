@@ -50,7 +50,11 @@ pub(super) fn config(file: Option<&Path>) -> Result<Config, Unusable> {
 
 /// The policies in `dir`; without one, those that are compiled in. Every mistake is in the error, with its place.
 pub(super) fn policies(dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
-    let sources = sources(dir)?;
+    of_sources(sources(dir)?, dir, config)
+}
+
+/// The policies in `sources`, which were read from `dir`.
+pub(super) fn of_sources(sources: Vec<Source>, dir: Option<&Path>, config: &Config) -> Result<PolicySet, Unusable> {
     let names: Vec<String> = sources.iter().map(|source| source.path.clone()).collect();
     PolicySet::load(sources, config).map_err(|errors| as_named_by_the_user(errors, dir, &names))
 }

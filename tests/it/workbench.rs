@@ -471,6 +471,17 @@ fn what_cannot_be_bundled_is_said() -> anyhow::Result<()> {
     write(folder.path(), test, format!("{TEST}\ntest_wrong if owner.deny == {{1}}\n"))?;
     refused(&["policies/owner/policy_test.rego:10:1", "test_wrong", "did not hold"])?;
     write(folder.path(), test, TEST)?;
+    // The policy would not load without the file that is left out.
+
+    write(folder.path(), "policies/owner/policy.rego", format!("{POLICY}\nwarn contains \"x\" if helps\n"))?;
+    write(folder.path(), "policies/owner/z_test.rego", "package surefoot.owner\n\nhelps if false\n")?;
+    refused(&["`helps` is not defined", "--with-tests"])?;
+    surefoot(folder.path(), &["bundle", "policies", "--with-tests"])?.says(0, &[])?;
+    fs::remove_file(folder.path().join("policies/owner/z_test.rego"))?;
+    write(folder.path(), "policies/owner/policy.rego", POLICY)?;
+    write(folder.path(), test, TEST)?;
+    write(folder.path(), "tests-alone/owner/policy_test.rego", TEST)?;
+    surefoot(folder.path(), &["bundle", "tests-alone"])?.says(2, &["no policy"])?;
     write(folder.path(), "policies/lib/two words.rego", "package surefoot.lib\n")?;
     refused(&["two words.rego", "has no keys with ` `"])?;
     fs::remove_file(folder.path().join("policies/lib/two words.rego"))?;
