@@ -210,7 +210,7 @@ impl PolicySet {
         }
         errors.extend(unknown_exempted(&packages, config));
         if !errors.is_empty() {
-            return Err(LoadErrors(errors));
+            return Err(LoadErrors(top_down(errors, config)));
         }
         let first = packages.first().map(Policy::first_rule).unwrap_or_default();
         let compiled = engine.prepare(&first).and_then(|()| compile(&mut packages, &modules, &references));
@@ -306,8 +306,14 @@ impl PolicySet {
             }
             errors.extend(policy.try_parameters(&mut session, config));
         }
-        if errors.is_empty() { Ok(()) } else { Err(LoadErrors(errors)) }
+        if errors.is_empty() { Ok(()) } else { Err(LoadErrors(top_down(errors, config))) }
     }
+}
+
+/// What is wrong with the configuration in the order of its lines, however the policies are sorted; theirs comes before.
+fn top_down(mut errors: Vec<LoadError>, config: &Config) -> Vec<LoadError> {
+    errors.sort_by_key(|error| (error.file == config.origin.file).then_some((error.line, error.column)));
+    errors
 }
 
 impl Policy {
@@ -825,6 +831,24 @@ mod tests {
             );
             assert!(told.starts_with(message) && told.is_empty() == message.is_empty(), "{told}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_is_told_from_top_to_bottom() {
+        let all = |configured: &str| -> Vec<String> {
+            let files: Vec<Source> = standard();
+            let files: Vec<(&str, &str)> = files.iter().map(|file| (file.path.as_str(), file.text.as_str())).collect();
+            let places =
+                wrong(&files, configured).into_iter().map(|told| told.split(' ').next().unwrap_or("").to_owned());
+            places.collect()
+        };
+        let unknown = "exemptions: [{policies: [prob], namespace: a, name: b, reason: c, until: 2030-01-01}]\n\
+            policies:\n  zebra: {}\n  ant: {}\n";
+        assert_eq!(all(unknown), ["config.yaml:3:25", "config.yaml:5:3", "config.yaml:6:3"]);
+        let wrong = "policies:\n  probes:\n    parameters:\n      period: often\n      period2: 1\n      ignoreContainers: 7\n  \
+            canary-cap: {parameters: {cap: 11}}\n";
+        let places = ["config.yaml:6:7", "config.yaml:7:7", "config.yaml:8:7", "config.yaml:9:29"];
+        assert_eq!(all(wrong), places);
     }
 
     #[test]

@@ -142,8 +142,8 @@ policies:
     let wanted = [
         "9:9: `servers[1]` has no member `imagez`; did you mean `image`?",
         "10:9: `servers[1].port` must be a number, not text",
-        "16:32: `servers[0].port` must be at most 65535",
         "16:11: `servers[0]` must have `ready`",
+        "16:32: `servers[0].port` must be at most 65535",
         "17:11: `servers[1]` must be a mapping, not text",
     ];
     ensure!(run.status.code() == Some(2) && told == wanted, "{run:?}");
