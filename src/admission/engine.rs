@@ -1,5 +1,5 @@
-//! The Rego engine: sources in, values or [`Broken`] out. The only module that knows regorus' evaluator (and gate.rs its
-//! syntax tree): it changes its interface every few weeks.
+//! The Rego engine: sources in, values or [`Broken`] out. The only module that knows regorus' evaluator (and gate.rs and
+//! whole.rs its syntax tree): it changes its interface every few weeks.
 //!
 //! The tree interpreter in strict mode, never the bytecode VM: that one turns run-time errors into "undefined", which in
 //! a `deny` rule means "allowed".
@@ -21,6 +21,7 @@ use regorus::{
 use super::{
     builtins,
     limits::{Limits, Watch},
+    whole,
 };
 use crate::template::Json;
 
@@ -37,13 +38,15 @@ const IDLE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Engine {
     regorus: regorus::Engine,
+    /// How many of its modules, the first ones, are [`whole::heads`].
+    heads: usize,
     /// Clones of it that answered.
     idle: Mutex<Vec<regorus::Engine>>,
 }
 
 impl Clone for Engine {
     fn clone(&self) -> Self {
-        Self { regorus: self.regorus.clone(), idle: Mutex::default() }
+        Self { regorus: self.regorus.clone(), heads: self.heads, idle: Mutex::default() }
     }
 }
 
@@ -64,7 +67,7 @@ impl Engine {
             // It fails for a name that is there twice, and none is.
             let _added = regorus.add_extension(name, arity, function);
         }
-        Self { regorus, idle: Mutex::default() }
+        Self { regorus, heads: 0, idle: Mutex::default() }
     }
 
     /// Parses one module. Its text must have passed the gate: the parser is exponential in the nesting of literals.
@@ -77,12 +80,31 @@ impl Engine {
 
     /// The modules in the order in which they were added.
     pub(super) fn modules(&mut self) -> &[Ref<Module>] {
-        self.regorus.get_modules()
+        &self.regorus.get_modules()[self.heads..]
     }
 
-    /// Analyses all modules together, whichever `rule` of theirs is named; undefined variables show here.
+    /// Analyses all modules together, whichever `rule` of theirs is named; undefined variables show here. Nothing is added
+    /// after it.
     pub(super) fn prepare(&mut self, rule: &str) -> Result<(), Broken> {
+        let heads = whole::heads(self.modules());
+        if heads.len() != self.heads {
+            *self = self.led_by(&heads)?;
+        }
         self.regorus.compile_with_entrypoint(&rule.into()).map(drop).map_err(|error| broken(&error))
+    }
+
+    /// The same modules, with `heads` before them.
+    fn led_by(&mut self, heads: &[String]) -> Result<Self, Broken> {
+        let mut led = Self::new();
+        for (index, head) in heads.iter().enumerate() {
+            led.add(&format!("surefoot_head/{index}.rego"), head)?;
+        }
+        for module in self.modules() {
+            let source = &module.package.span.source;
+            led.add(source.get_path(), source.get_contents())?;
+        }
+        led.heads = heads.len();
+        Ok(led)
     }
 
     /// The value of `rule` without input, with what a runner of tests wants to know beside it.

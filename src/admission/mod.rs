@@ -36,6 +36,7 @@ mod settings;
 mod stamps;
 pub mod testing;
 mod validate;
+mod whole;
 pub mod wire;
 
 pub use answer::Answer;

@@ -642,6 +642,75 @@ mod tests {
     }
 
     #[test]
+    fn a_package_in_several_files_is_one() {
+        const NEGATED: &str = "bad if not good\n\ngood if input.x\n";
+        let asks = |package: &str| format!("package surefoot.a\n\nimport data.surefoot.{package} as one\n\n");
+        let rows = [
+            // (the other files, what the policy asks of them, what it says where `x` is true, and where it is not)
+            (
+                vec![("lib/a.rego", "lib", "n := 1"), ("lib/b.rego", "lib", NEGATED)],
+                asks("lib") + "deny contains \"bad\" if one.bad\n\ndeny contains \"good\" if one.good\n",
+                [r#"["good"]"#, r#"["bad"]"#],
+            ),
+            (
+                vec![("lib/a.rego", "lib", "n := 1"), ("lib/sub/b.rego", "lib.sub", NEGATED)],
+                asks("lib") + "deny contains \"bad\" if one.sub.bad\n\ndeny contains \"good\" if one.sub.good\n",
+                [r#"["good"]"#, r#"["bad"]"#],
+            ),
+            (
+                vec![
+                    ("lib/a.rego", "lib", "n := 1"),
+                    (
+                        "lib/b.rego",
+                        "lib",
+                        "a.b := c\n\nc := \"c\" if input.x\n\nd[k] := e if some k in [\"d\"]\n\ne := c\n",
+                    ),
+                ],
+                asks("lib") + "deny contains one.a.b\n\ndeny contains x if x := one.d.d\n",
+                [r#"["c"]"#, "[]"],
+            ),
+            (
+                vec![("b/a.rego", "b", "warn contains 1 if false"), ("b/b.rego", "b", NEGATED)],
+                asks("b") + "deny contains \"bad\" if one.bad\n",
+                ["[]", r#"["bad"]"#],
+            ),
+            // Nothing is in it that the author did not write.
+            (
+                vec![("lib/a.rego", "lib", "n := 1"), ("lib/b.rego", "lib", NEGATED)],
+                asks("lib") + "deny contains name if some name, _ in one\n",
+                [r#"["good","n"]"#, r#"["bad","n"]"#],
+            ),
+        ];
+        for (others, policy, wanted) in rows {
+            let mut files = vec![Source { path: "a/policy.rego".to_owned(), text: policy }];
+            files.extend(others.iter().map(|(path, package, body)| Source {
+                path: (*path).to_owned(),
+                text: format!("package surefoot.{package}\n\n{body}\n"),
+            }));
+            let set = PolicySet::load(files.clone(), &Config::default()).unwrap_or_else(|errors| panic!("{errors}"));
+            for (x, wanted) in [true, false].into_iter().zip(wanted) {
+                let given =
+                    set.ask("a", &tree([("x", Json::from(x))]), LIMIT).map(|given| given.map(|it| it.to_string()));
+                assert_eq!(given, Some(Ok(format!("{{\"deny\":{wanted}}}"))), "{files:?} {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_tests_of_a_package_in_several_files_see_one() {
+        let files = [
+            ("a/a.rego", "package surefoot.a\n\nn := 1\n"),
+            ("a/policy.rego", "package surefoot.a\n\ndeny contains \"x\" if not good\n\ngood if input.x\n"),
+            (
+                "a/policy_test.rego",
+                "package surefoot.a_test\n\nimport data.surefoot.a\n\ntest_a if count(a.deny) == 0 with input as {\"x\": true}\n",
+            ),
+        ];
+        let loaded = PolicySet::load_tested(sources(&files), &Config::default(), &Arc::default());
+        loaded.unwrap_or_else(|errors| panic!("{errors}"));
+    }
+
+    #[test]
     fn a_digest_tells_what_verdicts_are_made_by() {
         let digest =
             |sources: Vec<Source>, text: &str| PolicySet::load(sources, &config(text)).unwrap().digest().to_owned();
