@@ -451,7 +451,7 @@ fn bad_input_leaves_what_was_there_in_force() -> Result<()> {
     still("an empty folder", "no policies in ")?;
     fs::remove_dir(&policies)?;
     fs::write(&policies, "x")?;
-    still("a file in its place", "Not a directory")?;
+    still("a file in its place", " is a file: give the folder that the policies lie in")?;
     fs::remove_file(&policies)?;
     fs::rename(&away, &policies)?;
     well_again()
