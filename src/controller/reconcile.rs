@@ -1,6 +1,9 @@
 //! One Deployment: look, decide, record, carry out, and look again until there is nothing to do at this moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
@@ -115,6 +118,13 @@ pub(super) enum Again {
 
 impl Reconciler {
     pub(super) async fn reconcile(&self, key: &Key, state: &mut State) -> Again {
+        let begun = Instant::now();
+        let again = self.look(key, state).await;
+        self.writer.metrics().look_seconds.observe(begun.elapsed().as_secs_f64());
+        again
+    }
+
+    async fn look(&self, key: &Key, state: &mut State) -> Again {
         for _ in 0..IN_A_ROW {
             let seen = self.watches.snapshot(key).zip(self.watches.namespaces.get(&key.namespace));
             let Some((snapshot, namespace)) = seen else { return Again::Never };

@@ -2,11 +2,14 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 use super::metric;
+
+/// Bucket bounds in seconds: most looks write nothing, a write is given up after some seconds.
+const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// What the controller counts. Every label takes few values: kinds of decisions, writes and failures; never a namespace,
 /// an object or the text of an error. Which version of which Deployment it was is in the Event, the record and the log,
@@ -16,6 +19,8 @@ pub struct ControllerMetrics {
     registry: Registry,
     /// Deployments by what was decided about them last, by the one that leads.
     pub rollouts: Family<DecisionLabels, Gauge>,
+    /// From when a Deployment is looked at to the end of what is done about it.
+    pub look_seconds: Histogram,
     /// Reverts and withdrawals that are done.
     pub reverts: Family<RevertLabels, Counter>,
     /// Probe failures that they were made for.
@@ -85,9 +90,13 @@ impl Default for ControllerMetrics {
         let r = &mut registry;
         let build: Family<BuildLabels, Gauge> = metric(r, "build_info", "surefoot's version");
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let look_seconds = Histogram::new(BUCKETS);
+        let look = "From when a Deployment is looked at to the end of what is done about it, writes included";
+        r.register("look_seconds", look, look_seconds.clone());
         let failing_since = "Since when the last one's rollout had failed, since 1970";
         Self {
             rollouts: metric(r, "rollouts", "Deployments by what was decided about them last"),
+            look_seconds,
             reverts: metric(r, "reverts", "Reverts and withdrawals that are done"),
             revert_failures: metric(r, "revert_failures", "Probe failures that reverts were made for"),
             revert_attempts: metric(r, "revert_attempts", "Out of so many probes"),

@@ -58,6 +58,7 @@ mod revert;
 mod rights;
 mod rollouts;
 mod schema;
+mod series;
 mod shared;
 mod stage;
 #[path = "../support/mod.rs"]
@@ -88,6 +89,7 @@ fn main() {
     trials.extend(docs::trials());
     trials.extend(fuzz::trials());
     trials.extend(http::trials());
+    trials.extend(series::trials());
     trials.extend(loading::trials());
     trials.extend(manifests::trials());
     trials.extend(hooks::trials());
