@@ -22,32 +22,36 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn rules() -> Result<Value> {
+/// As they are shipped.
+pub(crate) fn rules() -> Result<Value> {
     let text = fs::read_to_string(top("manifests/overlays/prometheus/alerts.yaml"))?;
     Ok(serde_saphyr::from_str::<Value>(&text)?["spec"].take())
 }
 
-fn each(rules: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn each(rules: &Value) -> impl Iterator<Item = &Value> {
     rules["groups"][0]["rules"].as_array().into_iter().flatten()
 }
 
 /// Metrics as the programs register them, each alert in the table of what to do.
 fn named() -> Result<()> {
-    let sources = ["src/telemetry.rs", "src/telemetry/controller.rs"].map(|file| fs::read_to_string(top(file)));
-    let [webhook, controller] = sources;
-    let (webhook, controller) = (webhook?, controller?);
     let document = fs::read_to_string(top("docs/operating.md"))?;
-    let metric = Regex::new(r"surefoot_(controller_)?([a-z_]+)")?;
     let rules = rules()?;
     for rule in each(&rules) {
-        let expression = rule["expr"].as_str().context("no expression")?;
-        for found in metric.captures_iter(expression) {
-            let source = if found.get(1).is_some() { &controller } else { &webhook };
-            let name = found[2].trim_end_matches("_total");
-            ensure!(source.contains(&format!("\"{name}\"")), "nobody measures {}", &found[0]);
-        }
+        are_measured(rule["expr"].as_str().context("no expression")?)?;
         let alert = rule["alert"].as_str().context("no name")?;
         ensure!(document.contains(&format!("`{alert}`")), "docs/operating.md does not say what to do about {alert}");
+    }
+    Ok(())
+}
+
+/// Each metric in `expression` is one that a program registers.
+pub(crate) fn are_measured(expression: &str) -> Result<()> {
+    let source = |file| fs::read_to_string(top(file));
+    let (webhook, controller) = (source("src/telemetry.rs")?, source("src/telemetry/controller.rs")?);
+    for found in Regex::new(r"surefoot_(controller_)?([a-z_]+)")?.captures_iter(expression) {
+        let source = if found.get(1).is_some() { &controller } else { &webhook };
+        let name = found[2].trim_end_matches("_total").trim_end_matches("_bucket");
+        ensure!(source.contains(&format!("\"{name}\"")), "nobody measures {}", &found[0]);
     }
     Ok(())
 }

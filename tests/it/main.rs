@@ -52,6 +52,7 @@ mod oracle;
 mod overrides;
 mod ownership;
 mod policies;
+mod prometheus;
 mod ratchet;
 mod relay;
 mod revert;
@@ -114,6 +115,7 @@ fn main() {
     trials.extend(install::trials());
     trials.extend(adoption::trials());
     trials.extend(alerts::trials());
+    trials.extend(prometheus::trials());
     trials.extend(chart::trials());
     trials.extend(rights::trials());
     trials.extend(doctor::trials());

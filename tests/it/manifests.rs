@@ -47,8 +47,11 @@ fn overlays() -> Result<()> {
     ensure!(small.len() == 2 && small.values().all(|object| object["spec"]["replicas"] == 1), "{small:?}");
 
     let prometheus = differing("prometheus")?;
-    let operators = prometheus.values().all(|object| object["apiVersion"] == "monitoring.coreos.com/v1");
-    ensure!(prometheus.len() == 3 && operators, "{prometheus:#?}");
+    let (operators, more): (Vec<_>, Vec<_>) =
+        prometheus.values().partition(|object| object["apiVersion"] == "monitoring.coreos.com/v1");
+    ensure!(operators.len() == 3 && more.len() == 1, "{prometheus:#?}");
+    let found = &more[0]["metadata"]["labels"]["grafana_dashboard"];
+    ensure!(found == "1" && more[0]["data"]["surefoot.json"].is_string(), "{more:?}");
 
     let theirs = differing("cert-manager")?;
     let (new, changed): (Vec<_>, Vec<_>) =

@@ -174,6 +174,11 @@ impl Surefoot {
         self.client.get(self.listen, path)
     }
 
+    /// The CA of the webhook's certificate (PEM).
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
     /// Where the webhook listens.
     pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
