@@ -4,7 +4,7 @@
 //! function, a wrong number of arguments, a misspelt `data.` path.
 //!
 //! ```text
-//!   text ── nesting ─▶ (parser) ─▶ every rule walked once: what it refers to ─▶ unknown names, cycles
+//!   text ── nesting, terms ─▶ (parser) ─▶ every rule walked once: what it refers to ─▶ unknown names, cycles
 //! ```
 
 mod walk;
@@ -28,6 +28,10 @@ const MAX_NESTING: usize = 12;
 const MAX_WORK: u64 = 1 << (MAX_NESTING + 3);
 /// Expressions within expressions, e.g. the terms of a long sum: the evaluator goes down one call for each.
 const MAX_DEPTH: usize = 120;
+
+/// Signs that join the terms of one expression, in its text: the parser, and whatever drops what it made, go down one call for each.
+/// A line of a shipped file has at most 15; 4,000 minuses overflow a stack of 8 MB.
+const MAX_LINKS: usize = 500;
 
 /// What the rest of surefoot wants to know of a parsed file.
 #[derive(Clone, Debug)]
@@ -72,35 +76,103 @@ pub(super) fn quoted(text: &str) -> Vec<Range<usize>> {
     quoted
 }
 
-/// Brackets nested too deeply, in a text that was not parsed yet.
+/// What the parser would not survive, in a text that was not parsed yet: brackets nested too deeply, and expressions of too
+/// many terms.
 pub(super) fn text(source: &Source) -> Option<LoadError> {
-    let (mut open, mut work): (usize, u64) = (0, 0);
+    let wrong = |index, message: String| {
+        Some(ConfigError::new(&source.path, &source.text, position_of(&source.text, index), message))
+    };
+    let (mut brackets, mut chain) = (Brackets::default(), Chain::default());
     let mut quoted = quoted(&source.text).into_iter().peekable();
     for (index, c) in source.text.char_indices() {
         while quoted.next_if(|quoted| quoted.end <= index).is_some() {}
-        if quoted.peek().is_some_and(|quoted| quoted.contains(&index)) {
-            continue;
-        }
-        match c {
-            '[' | '{' | '(' => {
-                open += 1;
-                work = work.saturating_add(1 << open.min(MAX_NESTING));
+        match quoted.peek().filter(|quoted| quoted.contains(&index)) {
+            Some(quoted) if quoted.start == index && c != '#' => chain.see('_'),
+            Some(_) => {}
+            None => {
+                brackets.see(c);
+                chain.see(c);
             }
-            ']' | '}' | ')' => open = open.saturating_sub(1),
-            _ => {}
         }
-        if open > MAX_NESTING {
-            let message =
-                format!("brackets nested more than {MAX_NESTING} deep; give the inner part a name of its own");
-            return Some(ConfigError::new(&source.path, &source.text, position_of(&source.text, index), message));
+        if brackets.open > MAX_NESTING {
+            let told = format!("brackets nested more than {MAX_NESTING} deep; give the inner part a name of its own");
+            return wrong(index, told);
         }
-        if work > MAX_WORK {
-            let message =
-                "too many brackets nested deeply in one file; give inner parts a name of their own, or split it";
-            return Some(ConfigError::new(&source.path, &source.text, position_of(&source.text, index), message));
+        if brackets.work > MAX_WORK {
+            let told = "too many brackets nested deeply in one file; give inner parts a name of their own, or split it";
+            return wrong(index, told.to_owned());
+        }
+        if chain.links > MAX_LINKS {
+            let told =
+                format!("more than {MAX_LINKS} operators in one expression; give parts of it a name of their own");
+            return wrong(index, told);
         }
     }
     None
+}
+
+#[derive(Default)]
+struct Brackets {
+    open: usize,
+    work: u64,
+}
+
+impl Brackets {
+    fn see(&mut self, c: char) {
+        match c {
+            '[' | '{' | '(' => {
+                self.open += 1;
+                self.work = self.work.saturating_add(1 << self.open.min(MAX_NESTING));
+            }
+            ']' | '}' | ')' => self.open = self.open.saturating_sub(1),
+            _ => {}
+        }
+    }
+}
+
+/// The signs that may join the terms of one expression. Where it ends is guessed so that it is never too early.
+#[derive(Default)]
+struct Chain {
+    links: usize,
+    /// The word that is being read.
+    word: String,
+    /// The term after an operator is still to come, on whichever line.
+    awaits: bool,
+    /// This is the first on its line.
+    first: bool,
+}
+
+impl Chain {
+    fn see(&mut self, c: char) {
+        if c.is_alphanumeric() || c == '_' {
+            self.term();
+            self.word.push(c);
+            return;
+        }
+        if std::mem::take(&mut self.word) == "in" {
+            (self.links, self.awaits) = (self.links + 1, true);
+        }
+        match c {
+            '\n' => self.first = true,
+            ',' | ';' | '{' | '}' => *self = Self::default(),
+            '+' | '-' | '*' | '/' | '%' | '&' | '|' | '<' | '>' | '=' | '!' | ':' | '.' => {
+                (self.links, self.awaits, self.first) = (self.links + 1, true, false);
+            }
+            '[' | '(' => {
+                self.term();
+                (self.links, self.awaits) = (self.links + 1, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// A term begins, or goes on.
+    fn term(&mut self) {
+        if self.first && !self.awaits {
+            self.links = 0;
+        }
+        (self.awaits, self.first) = (false, false);
+    }
 }
 
 fn position_of(text: &str, index: usize) -> Position {
@@ -449,6 +521,30 @@ mod tests {
         assert_eq!(wrong(&harmless), Vec::<String>::new());
         let sum = |n: usize| format!("a := 1{}", "\n\t+ 1".repeat(n));
         assert_eq!(wrong(&sum(100)), Vec::<String>::new());
-        assert!(wrong(&sum(5000))[0].contains("nested more than 120 deep"));
+        assert!(wrong(&sum(400))[0].contains("nested more than 120 deep"));
+    }
+
+    /// Each of these overflowed the stack, which ends the process.
+    #[test]
+    fn an_expression_of_endless_terms_is_refused_before_it_is_parsed() {
+        let n = 20_000;
+        for body in [
+            format!("a := {}1", "-".repeat(n)),
+            format!("a := {}1", "-\n".repeat(n)),
+            format!("a := 1{}", "\n+ 1".repeat(n)),
+            format!("a if {{\n 1{}\n}}", " == 1".repeat(n)),
+            format!("a if {{\n 1{}\n}}", " in 1".repeat(n)),
+            format!("a := input{}", ".x".repeat(n)),
+            format!("a := input{}", "[0]".repeat(n)),
+            format!("a := \"x\"{}", " +\n# a comment\n\"x\"".repeat(n)),
+        ] {
+            let refused = wrong(&body);
+            assert!(refused.len() == 1 && refused[0].contains("more than 500 operators"), "{body:.40}: {refused:?}");
+        }
+        // Each line is an expression of its own.
+        for line in ["a@ := -1 + input.x", "a@ := \"x\"", "a@ := [input.x] # and", "a@ := count(input.x)"] {
+            let many: Vec<String> = (0..1000).map(|number| line.replace('@', &number.to_string())).collect();
+            assert_eq!(wrong(&many.join("\n")), Vec::<String>::new(), "{line}");
+        }
     }
 }
