@@ -1,7 +1,7 @@
 # Every target runs from a clean clone with Rust, Go and (for a node) Debian packages, which are named before they are
 # installed. The Kubernetes parts are built once into ${XDG_CACHE_HOME:-~/.cache}/surefoot.
 
-.PHONY: docs demo test bench bench-scale bench-revert soak fuzz lint fmt packages image
+.PHONY: docs demo test bench bench-cluster bench-scale bench-revert soak fuzz lint fmt packages image
 
 # Shows the whole loop on a real cluster, about 75 s after the builds. KEEP=1 leaves it up until Ctrl-C.
 demo: packages
@@ -20,6 +20,10 @@ BENCH = RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relativ
 
 bench:
 	$(BENCH) --bench review --bench https
+
+# What a review adds to an apply through a real API server, and what the same rules in CEL add.
+bench-cluster:
+	$(BENCH) --bench cluster
 
 # The controller with 1,000 and 10,000 Deployments on nodes that KWOK simulates.
 bench-scale:
