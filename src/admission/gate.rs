@@ -219,6 +219,8 @@ pub(super) struct Checked {
     pub(super) errors: Vec<LoadError>,
     /// Who refers to whom.
     pub(super) references: References,
+    /// The rules, by full path, that one refers to which is no test.
+    pub(super) used: BTreeSet<Vec<String>>,
     /// Where each module, in their order, calls `print`; outer calls before those within.
     prints: Vec<Vec<Range<usize>>>,
 }
@@ -273,13 +275,18 @@ pub(super) fn check(modules: &[Ref<ast::Module>], sources: &[Source]) -> Checked
         wrong.append(&mut walk.wrong);
     }
     wrong.extend(recursion(&graph));
+    let is_test = |rule: &[String]| {
+        rule.split_last().is_some_and(|(_, package)| package.iter().any(|part| part.ends_with("_test")))
+    };
+    let used =
+        graph.iter().filter(|(rule, _)| !is_test(rule)).flat_map(|(_, calls)| calls.to.iter().cloned()).collect();
     wrong.sort_by(|(a, _), (b, _)| (a.source.get_path(), a.line, a.col).cmp(&(b.source.get_path(), b.line, b.col)));
     wrong.dedup_by(|(a, _), (b, _)| a.source.get_path() == b.source.get_path() && (a.line, a.col) == (b.line, b.col));
     let error = |(span, message): (Span, String)| {
         let file = span.source.get_path();
         ConfigError::new(file, super::policy_set::text_of(sources, file), place(&span), message)
     };
-    Checked { errors: wrong.into_iter().map(error).collect(), references, prints }
+    Checked { errors: wrong.into_iter().map(error).collect(), references, used, prints }
 }
 
 /// `package` and all that it refers to, by others too.
@@ -464,6 +471,12 @@ mod tests {
             "a := b if { {\"k\": b} := input.o }\nb := a",
             "f(x) := 1 if x > 0\nelse := g(x)\ng(x) := x",
             "a := data.surefoot.lib.params({})",
+            // Not the policy's own, or for other tools, or asked for by the policy itself.
+            "denied contains \"x\"",
+            "violation contains x if some x in deny",
+            "denys contains \"x\"\nwarn contains x if some x in denys",
+            "deny_gpu contains \"x\"\ndeny contains x if some x in data.surefoot.p.deny_gpu",
+            "deny_all := 1",
         ];
         for body in rows {
             assert_eq!(wrong(body), Vec::<String>::new(), "{body}");
@@ -481,7 +494,10 @@ mod tests {
             ("helper(x) := x\na := helpr(1)", "3:6 there is no function `helpr`; did you mean `helper`?"),
             ("f(x) := x\na := f(1, 2, 3)", "3:6 `f` takes 1 arguments, not 3"),
             ("a := count()", "2:6 `count` takes 1 arguments, not 0"),
-            ("import data.surefoot.lib\na := lib.parms({})", "3:6 there is no function `lib.parms`"),
+            (
+                "import data.surefoot.lib\na := lib.parms({})",
+                "3:6 there is no function `lib.parms`; did you mean `lib.params`?",
+            ),
             (
                 "import data.surefoot.lib\na := lib.nothing",
                 "3:6 `data.surefoot.lib.nothing` is not defined in any file",
@@ -491,7 +507,15 @@ mod tests {
             ("a := x", "2:6 `x` is not defined"),
             ("a if { y := x + 1 }", "2:13 `x` is not defined"),
             ("f(y) := yy", "2:9 `yy` is not defined"),
-            ("warn contains finding if { findng := 1 }", "2:15 `finding` is not defined"),
+            ("warn contains finding if { findng := 1 }", "2:15 `finding` is not defined; did you mean `findng`?"),
+            ("a if inptu.x", "2:6 `inptu` is not defined; did you mean `input`?"),
+            ("a if imput", "2:6 `imput` is not defined; did you mean `input`?"),
+            ("a := helpr\nhelper := 1", "2:6 `helpr` is not defined; did you mean `helper`?"),
+            ("import data.surefoot.lib\na := lob.b", "3:6 `lob` is not defined; did you mean `lib`?"),
+            ("dney contains \"x\"", "2:1 nobody asks for `dney`; did you mean `deny`?"),
+            ("warns contains x if { x := 1 }", "2:1 nobody asks for `warns`; did you mean `warn`?"),
+            ("defualts contains {}", "2:1 nobody asks for `defualts`; did you mean `defaults`?"),
+            ("deny_gpu contains \"x\"", "2:1 nobody asks for `deny_gpu`; did you mean `deny`?"),
             ("a := [x | y := 1]", "2:7 `x` is not defined"),
             ("a if { every x in [1] { z == x } }", "2:25 `z` is not defined"),
             ("a if { b := [i | input.l[i]]; i == 1 }", "2:31 `i` is not defined"),

@@ -7,7 +7,11 @@
 //!   config.yaml ──────────────── parameters, action, overrides, each checked against ──────┘
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
@@ -197,8 +201,8 @@ impl PolicySet {
         if prints == Prints::Hushed {
             checked.hush(&mut modules);
         }
-        let gate::Checked { mut errors, references, .. } = checked;
-        let mut packages = policies(&modules, sources, &mut errors);
+        let gate::Checked { mut errors, references, used, .. } = checked;
+        let mut packages = policies(&modules, sources, &used, &mut errors);
         if packages.is_empty() && errors.is_empty() {
             errors.push(no_place("no policy: none of the files has a package `surefoot.NAME`"));
         }
@@ -317,6 +321,23 @@ fn top_down(mut errors: Vec<LoadError>, config: &Config) -> Vec<LoadError> {
 }
 
 impl Policy {
+    /// Rules that are called nearly as those that surefoot asks for, and that nothing uses: their author believes that they
+    /// count. One that is no set may be a helper, unless the policy has nothing else.
+    fn misnamed(&self, modules: &[Module], sources: &[Source], used: &BTreeSet<Vec<String>>) -> Vec<LoadError> {
+        let has_none = !RULES.iter().any(|rule| self.has(rule));
+        let package = ["surefoot".to_owned(), self.package()];
+        let own = modules.iter().filter(|module| module.package == package && !module.file.ends_with("_test.rego"));
+        let rules = own.flat_map(|module| module.rules.iter().map(move |rule| (module, rule)));
+        let misnamed = rules.filter_map(|(module, rule)| {
+            let meant = meant(&rule.name, has_none)?;
+            let is_used = used.contains(&[&package[..], std::slice::from_ref(&rule.name)].concat());
+            let message = format!("nobody asks for `{}`; did you mean `{meant}`?", rule.name);
+            let error = ConfigError::new(&module.file, text_of(sources, &module.file), rule.at, message);
+            (!is_used && (rule.is_set || has_none)).then_some(error)
+        });
+        misnamed.collect()
+    }
+
     fn error(&self, rule: &str, sources: &[Source], message: &str) -> LoadError {
         let (file, at) = self.places.get(rule).cloned().unwrap_or_else(|| (self.file.clone(), Position::default()));
         ConfigError::new(&file, text_of(sources, &file), at, message)
@@ -430,7 +451,12 @@ fn role<'a>(module: &'a Module) -> Role<'a> {
     }
 }
 
-fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>) -> Vec<Policy> {
+fn policies(
+    modules: &[Module],
+    sources: &[Source],
+    used: &BTreeSet<Vec<String>>,
+    errors: &mut Vec<LoadError>,
+) -> Vec<Policy> {
     let mut found: BTreeMap<String, Policy> = BTreeMap::new();
     for module in modules {
         let text = text_of(sources, &module.file);
@@ -492,10 +518,24 @@ fn policies(modules: &[Module], sources: &[Source], errors: &mut Vec<LoadError>)
         }
     }
     let policies: Vec<Policy> = found.into_values().collect();
-    for policy in policies.iter().filter(|policy| !RULES.iter().any(|rule| policy.places.contains_key(rule))) {
-        errors.push(policy.error("", sources, "this policy has no `deny`, no `warn` and no `defaults`"));
+    for policy in &policies {
+        let misnamed = policy.misnamed(modules, sources, used);
+        if misnamed.is_empty() && !RULES.iter().any(|rule| policy.has(rule)) {
+            errors.push(policy.error("", sources, "this policy has no `deny`, no `warn` and no `defaults`"));
+        }
+        errors.extend(misnamed);
     }
     policies
+}
+
+/// What else the rules are called: by slip, by conftest (`deny_gpu`), in other tools where a policy has none of its own.
+fn meant(name: &str, has_none: bool) -> Option<&'static str> {
+    const ELSEWHERE: [(&str, &str); 5] =
+        [("violation", "deny"), ("violations", "deny"), ("denies", "deny"), ("warning", "warn"), ("warnings", "warn")];
+    let begins = name.split('_').next().unwrap_or(name);
+    let is_slip = |rule: &&str| begins == *rule || strsim::damerau_levenshtein(name, rule) <= 1;
+    let elsewhere = ELSEWHERE.into_iter().find(|(other, _)| has_none && *other == name).map(|(_, rule)| rule);
+    RULES.into_iter().find(is_slip).or(elsewhere).filter(|_| !RULES.contains(&name))
 }
 
 /// An exemption from a policy that there is not would never count, and nobody would know.
@@ -575,8 +615,6 @@ fn no_place(message: &str) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::{super::fixtures::*, *};
 
     /// `file:line:column message` of everything that is wrong.
@@ -755,7 +793,19 @@ mod tests {
     #[test]
     fn what_is_no_policy_set_is_named_with_its_place() {
         const OK: &str = "package surefoot.p\ndeny contains \"x\" if input.x\n";
-        let rows: [(&[(&str, &str)], &str); 18] = [
+        let rows: [(&[(&str, &str)], &str); 21] = [
+            (
+                &[("p/policy.rego", "package surefoot.p\nviolation contains \"x\"\n")],
+                "p/policy.rego:2:1 nobody asks for `violation`; did you mean `deny`?",
+            ),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndeny_gpu := {\"x\"}\n")],
+                "p/policy.rego:2:1 nobody asks for `deny_gpu`; did you mean `deny`?",
+            ),
+            (
+                &[("p/policy.rego", "package surefoot.p\ndney contains \"x\"\n")],
+                "p/policy.rego:2:1 nobody asks for `dney`; did you mean `deny`?",
+            ),
             (
                 &[("p/policy.rego", OK), ("p/policy_test.rego", "package surefoot.p\nwarn contains \"x\"\n")],
                 "p/policy_test.rego:2:1 `warn` in a file of tests",

@@ -218,16 +218,21 @@ impl<'a> Members<'a> {
 
 /// "X `worng`; did you mean `wrong`?", or else what there is to choose from.
 pub fn unknown(what: &str, name: &str, known: &[&str]) -> String {
-    let close = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(name.len()) / 4)
-        .min();
-    match close {
-        Some((_, candidate)) => format!("{what} `{name}`; did you mean `{candidate}`?"),
+    match close(name, known) {
+        Some(candidate) => format!("{what} `{name}`; did you mean `{candidate}`?"),
         None if known.is_empty() => format!("{what} `{name}`"),
         None => format!("{what} `{name}`; there is: {}", known.join(", ")),
     }
+}
+
+/// The one of `known` that `name` is a slip of, if any.
+pub fn close<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let close = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), *candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(name.len()) / 4)
+        .min();
+    close.map(|(_, candidate)| candidate)
 }
 
 fn place(location: serde_saphyr::Location) -> Position {

@@ -292,7 +292,7 @@ impl<'a> Walk<'a> {
     fn refer(&mut self, root: &Span, steps: &[Step<'_>]) {
         let Some(target) = self.resolve(root.text(), steps) else {
             if !self.is_known(root.text()) {
-                self.wrong.push((root.clone(), format!("`{}` is not defined", root.text())));
+                self.wrong.push((root.clone(), self.undefined(root.text())));
             }
             return;
         };
@@ -307,6 +307,19 @@ impl<'a> Walk<'a> {
     fn is_known(&self, name: &str) -> bool {
         let in_scope = |scope: &Scope| scope.declared.contains(name) || scope.bound.contains(name);
         ["input", "_"].contains(&name) || self.imports.contains_key(name) || self.scopes.iter().any(in_scope)
+    }
+
+    fn undefined(&self, name: &str) -> String {
+        // Names of one or two letters are all alike.
+        const TELLING: usize = 3;
+        let own = self.names.rules.keys().filter_map(|rule| rule.strip_prefix(self.package.as_slice())?.first());
+        let scopes = self.scopes.iter().flat_map(|scope| scope.declared.iter().chain(&scope.bound));
+        let known = own.chain(self.imports.keys()).chain(scopes).map(String::as_str).chain(["input", "data"]);
+        let known: Vec<&str> = known.filter(|known| known.len() >= TELLING && *known != name).collect();
+        match yaml::close(name, &known).filter(|_| name.len() >= TELLING) {
+            Some(meant) => format!("`{name}` is not defined; did you mean `{meant}`?"),
+            None => format!("`{name}` is not defined"),
+        }
     }
 
     fn is_print(&self, function: &Expr) -> bool {
@@ -339,12 +352,21 @@ impl<'a> Walk<'a> {
     }
 
     fn unknown_function(&self, name: &str) -> String {
-        let own = self.names.rules.iter().filter(|(rule, arity)| arity.is_some() && rule.starts_with(&self.package));
-        let own: Vec<&str> = own.filter_map(|(rule, _)| rule.last().map(String::as_str)).collect();
-        let known: Vec<&str> = own.into_iter().chain(ast::BUILTINS.keys().copied()).collect();
-        match yaml::unknown("there is no function", name, &known) {
-            offered if offered.ends_with('?') => offered,
-            _ => format!("there is no function `{name}`"),
+        let functions =
+            || self.names.rules.iter().filter(|(_, arity)| arity.is_some()).map(|(rule, _)| rule.as_slice());
+        let own = functions().filter_map(|rule| Some(rule.strip_prefix(self.package.as_slice())?.join(".")));
+        let of_imports = self.imports.iter().flat_map(|(alias, target)| {
+            let below = move |rule: &[String]| {
+                let rest = rule.strip_prefix(target.strip_prefix(&["data".to_owned()])?)?;
+                Some([std::slice::from_ref(alias), rest].concat().join("."))
+            };
+            functions().filter_map(below)
+        });
+        let known: Vec<String> = own.chain(of_imports).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).chain(ast::BUILTINS.keys().copied()).collect();
+        match yaml::close(name, &known) {
+            Some(meant) => format!("there is no function `{name}`; did you mean `{meant}`?"),
+            None => format!("there is no function `{name}`"),
         }
     }
 }
