@@ -296,12 +296,26 @@ impl<'a> Walk<'a> {
             }
             return;
         };
+        if self.leads_back(root.text()) {
+            let (said, whole) = (path(root.text(), steps).join("."), target.join("."));
+            let message =
+                format!("`{said}` leads back here by an import, where nothing is found; write `data.{whole}`");
+            self.wrong.push((root.clone(), message));
+        }
         let meant = self.names.meant(&target);
         // A test may give `data.x` by `with`.
         if meant.is_empty() && !self.is_test {
             self.wrong.push((root.clone(), format!("`data.{}` is not defined in any file", target.join("."))));
         }
         self.refers.extend(meant);
+    }
+
+    /// It is an import of this package, or of one that this is in. The engine evaluates an imported package as a whole but for
+    /// the rules around it, and takes them for undefined.
+    fn leads_back(&self, root: &str) -> bool {
+        let is_hidden = self.scopes.iter().any(|scope| scope.declared.contains(root));
+        let target = self.imports.get(root).filter(|_| !is_hidden).and_then(|target| target.split_first());
+        target.is_some_and(|(first, package)| first == "data" && self.package.starts_with(package))
     }
 
     fn is_known(&self, name: &str) -> bool {
