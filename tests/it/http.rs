@@ -655,7 +655,7 @@ fn a_crowd_of_containers_gets_its_verdict() -> Result<()> {
     let server = Server::ready()?;
     let send = |path: &str, review: &Value| {
         let begun = Instant::now();
-        let answer = server.post(&format!("{path}?timeout=10s"), review.to_string().as_bytes())?;
+        let answer = server.post(&format!("{path}?timeout=30s"), review.to_string().as_bytes())?;
         println!(
             "http: {path} of {} bytes: {} bytes after {:?}",
             review.to_string().len(),
