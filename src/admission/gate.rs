@@ -87,7 +87,8 @@ pub(super) fn text(source: &Source) -> Option<LoadError> {
     for (index, c) in source.text.char_indices() {
         while quoted.next_if(|quoted| quoted.end <= index).is_some() {}
         match quoted.peek().filter(|quoted| quoted.contains(&index)) {
-            Some(quoted) if quoted.start == index && c != '#' => chain.see('_'),
+            // A text is a term; a comment has the end of its line.
+            Some(quoted) if quoted.start == index => chain.see(if c == '#' { '\n' } else { '_' }),
             Some(_) => {}
             None => {
                 brackets.see(c);
