@@ -103,13 +103,9 @@ fn a_stage_is_tried_by_dry_run_in_any_order() -> Result<()> {
     let mut unsafe_one = stage("churn", ("1.0.0", 20), ("1.1.0", 9));
     unsafe_one[1]["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.local/model");
     Refused(&["1 problem (images/no-tag)", "Warning: [canary-cap/above-cap]"]).of(dry(&unsafe_one)?)?;
-    Refused(&["canary-cap/above-cap"]).of(ana.run(&[
-        "scale",
-        "deploy",
-        "churn-canary",
-        "--replicas=5",
-        "--dry-run=server",
-    ])?)?;
+    // It only warns where the API server takes longer than the third of a second that there is for a live read.
+    let scaled = || ana.run(&["scale", "deploy", "churn-canary", "--replicas=5", "--dry-run=server"]);
+    until_it("scaling to be refused", scaled, Refused(&["canary-cap/above-cap"]))?;
     // And in earnest there is nothing to be said for it.
     Refused(&["1 problem (canary-cap/above-cap)"]).of(apply(&ana, &stage("churn", ("1.0.0", 20), ("1.1.0", 9))[1])?)
 }

@@ -16,15 +16,14 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    doctor, is_asked,
+    doctor, is_asked, lone_node_trial,
     node_causes::signal_container,
-    node_trial,
     rollouts::{image_of, model},
     support::{Answer, Inside, Look, Node, control_plane::Reader, image::digits, until},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![node_trial(LIFE, life)]
+    vec![lone_node_trial(LIFE, life)]
 }
 
 const LIFE: &str = "install::a_whole_life_from_apply_to_delete";
@@ -97,8 +96,8 @@ impl Cluster {
         [
             said(&["get", "pods", "-A", "-o", "wide"]),
             said(&["get", "events", "-n", "surefoot-system", "--sort-by=.lastTimestamp"]),
-            said(&["logs", "-n", "surefoot-system", "-l", "app.kubernetes.io/name=surefoot", "--tail=15", "--prefix"]),
             self.inside.node.tails(),
+            said(&["logs", "-n", "surefoot-system", "-l", "app.kubernetes.io/name=surefoot", "--tail=15", "--prefix"]),
         ]
         .concat()
     }

@@ -4,6 +4,8 @@
 //! `cargo test --test it -- FILTER` runs a part; `--list` names all. A trial that needs what this machine lacks (root, a
 //! Debian package) is listed as ignored, with what it needs in its name.
 
+use std::sync::{PoisonError, RwLock};
+
 use libtest_mimic::{Arguments, Failed, Trial};
 
 mod actions;
@@ -66,7 +68,11 @@ mod stage;
 mod support;
 mod workbench;
 
-const THREADS: usize = 4;
+/// More of them, on two cores, take the time from what has to be answered within one second.
+const THREADS: usize = 3;
+
+/// Held by each trial while it runs; the one that is alone holds it exclusively.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 fn main() {
     support::run::janitor_if_asked();
@@ -135,13 +141,37 @@ fn is_asked(arguments: &Arguments, name: &str) -> bool {
 
 /// A trial from a function that says what went wrong with an `anyhow` error.
 fn trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+    Trial::test(name, move || {
+        let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        outcome(test())
+    })
+}
+
+/// The same for a trial that no other runs beside: one that counts what is not answered in time.
+fn lone_trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        outcome(test())
+    })
+}
+
+fn outcome(end: anyhow::Result<()>) -> Result<(), Failed> {
+    end.map_err(|error| Failed::from(format!("{error:#}")))
 }
 
 /// The same for a trial that needs a node. Where there cannot be one it is listed as ignored, and says why in its name.
 fn node_trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    where_a_node_can_be(name, |name| trial(name, test))
+}
+
+/// Both.
+fn lone_node_trial(name: &str, test: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    where_a_node_can_be(name, |name| lone_trial(name, test))
+}
+
+fn where_a_node_can_be(name: &str, trial: impl FnOnce(&str) -> Trial) -> Trial {
     match support::Node::available() {
-        Ok(()) => trial(name, test),
-        Err(lack) => trial(&format!("{name} [{lack}]"), test).with_ignored_flag(true),
+        Ok(()) => trial(name),
+        Err(lack) => trial(&format!("{name} [{lack}]")).with_ignored_flag(true),
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 pub(crate) type Play = fn() -> Result<String>;
 
 /// More of them and their pods take so much of a small machine that its probes time out.
-const SIDE_BY_SIDE: usize = 8;
+const SIDE_BY_SIDE: usize = 6;
 
 /// Longer than the longest waits for anything.
 const LIMIT: Duration = Duration::from_secs(400);

@@ -175,15 +175,6 @@ impl Stage {
         Ok(kill_process(pid, signal)?)
     }
 
-    /// Its node is heard of: one that is not for 40 s is taken for lost.
-    pub(crate) fn node_is_well(&self) -> Result<()> {
-        let now = format!("{:.0}", jiff::Timestamp::now());
-        let ready = json!({"type": "Ready", "status": "True", "reason": "Trial", "message": "",
-            "lastHeartbeatTime": now, "lastTransitionTime": now});
-        let status = json!({"status": {"conditions": [ready]}});
-        self.plane().patch(&format!("/api/v1/nodes/{}/status", self.name), &status).map(drop)
-    }
-
     /// SIGTERM to the one that is to die.
     pub(crate) fn end_mortal(&self) -> Result<()> {
         self.mortal.borrow().as_ref().map_or(Ok(()), |mortal| Self::signal_to(mortal, Signal::TERM))

@@ -253,6 +253,8 @@ impl ControlPlane {
             // By default 20 requests a second, for all that many trials have it do.
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=1000".to_owned(),
+            // Nodes without a kubelet are as a trial says, however long it takes; by default they are lost after 50 s.
+            "--node-monitor-grace-period=1h".to_owned(),
             // Made at start, by default below /usr.
             format!("--flex-volume-plugin-dir={}", self.file("volume-plugins")),
             format!("--service-account-private-key-file={}", self.file("service-account.key")),
