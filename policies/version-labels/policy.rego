@@ -59,9 +59,9 @@ deny contains finding if {
 deny contains finding if {
 	template.metadata.labels["app.kubernetes.io/version"] == input.request.oldObject.spec.template.metadata.labels["app.kubernetes.io/version"]
 	on_template != ""
-	name := model_container(before)
-	old := image_of(before, name)
-	new := image_now(name)
+	[was, is] := compared
+	old := image_of(before, was)
+	new := image_of(template, is)
 	new != old
 	another(image_parts(old), image_parts(new))
 	finding := {
@@ -162,10 +162,16 @@ image_of(of, name) := images[0] if {
 	images := [container.image | container := of.spec.containers[_]; container.name == name; is_string(container.image)]
 }
 
-# Of the same container, wherever it stands now; where there is none of that name, of what is the model container now.
-image_now(name) := image if {
-	image := image_of(template, name)
-} else := image_of(template, model_container(template))
+# Whose images are compared: those of the same container, wherever it stands now. Where it was taken away and none came, it was
+# not the model's, which is the one that is left; else what is the model container now has taken its place.
+compared := [name, name] if {
+	name := model_container(before)
+	image_of(template, name)
+} else := [name, name] if {
+	name := model_container(template)
+	image_of(before, name)
+	every container in template.spec.containers { image_of(before, container.name) }
+} else := [model_container(before), model_container(template)]
 
 before := input.request.oldObject.spec.template
 

@@ -156,7 +156,16 @@ test_the_model_container_stays_what_it_was if {
 	version_labels.deny == set() with input as fixtures.update([], named)
 	version_labels.deny == set() with input as fixtures.update(named, [])
 
-	# Under another name it is the first again.
+	# What stood in front goes, and comes again.
+	version_labels.deny == set() with input as fixtures.update(in_front, [])
+	bumped := array.concat(in_front, fixtures.replace("/spec/template/spec/containers/1/image", "churn:2.3.1"))
+	behind := fixtures.codes(version_labels.deny) with input as fixtures.update(bumped, [])
+	behind == {"unchanged"}
+
+	# Under another name it is the first again, whoever stands beside it.
+	beside := fixtures.replace("/spec/template/spec/containers", [containers[1], {"name": "scorer", "image": "scorer:2"}])
+	taken := fixtures.codes(version_labels.deny) with input as fixtures.update([], beside)
+	taken == {"unchanged"}
 	renamed := fixtures.replace("/spec/template/spec/containers", [{"name": "scorer", "image": "scorer:2"}])
 	codes := fixtures.codes(version_labels.deny) with input as fixtures.update([], renamed)
 	codes == {"unchanged"}
