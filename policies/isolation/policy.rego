@@ -13,7 +13,9 @@
 #   action: Warn
 #   needs: [isolation]
 #   parameters:
-#     denyByDefault: {description: "traffic that a NetworkPolicy must deny to all Pods by default: Ingress, Egress"}
+#     denyByDefault:
+#       element: {enum: [Ingress, Egress]}
+#       description: "traffic that a NetworkPolicy must deny to all Pods by default: Ingress, Egress"
 #   codes:
 #     no-quota: The namespace has no ResourceQuota that bounds anything.
 #     no-limit-range: The namespace has no LimitRange, so a Pod that names no limits has none.

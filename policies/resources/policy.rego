@@ -12,7 +12,7 @@
 # custom:
 #   action: Deny
 #   parameters:
-#     require: {pattern: '^(requests|limits)[.][^ ]+$', description: "what must be there, in the words of a ResourceQuota: requests.cpu, limits.memory"}
+#     require: {pattern: '^(requests|limits)[.](cpu|memory|ephemeral-storage|hugepages-[^ ]+|[^ /]+/[^ ]+)$', description: "what must be there, in the words of a ResourceQuota: requests.cpu, limits.memory"}
 #     requests: {format: quantity, description: "requests to add where there are none: {cpu: 500m, memory: 1Gi}"}
 #     limits: {format: quantity, description: "limits to add where there are none"}
 #     ignoreContainers: {pattern: '^[^ ]+$', description: globs of container names that are not looked at}
