@@ -127,6 +127,13 @@ fn holds(judge: &Judge, policy: &Policy, file: &Path) -> anyhow::Result<()> {
     }
     let what = if policy.judges_namespaces() { "Namespace" } else { "Deployment" };
     let last = subjects.last().with_context(|| format!("there is no {what} in it"))?;
+    if let Some(other) = found.objects.last().filter(|it| !policy.judges_namespaces() && it.index != last.object.index)
+    {
+        bail!("what is judged is the last document, and that is a {}: put the Deployment last", other.kind);
+    }
+    if last.facts.guard.is_none() {
+        bail!("it is never judged: surefoot leaves namespace {} alone", last.object.namespace());
+    }
     let report = judge.all(&subjects);
     if let Some(failure) = report.failures.iter().find(|failure| failure.policy == policy.name) {
         bail!("the policy broke: {}:{}:{}: {}", failure.file, failure.line, failure.column, failure.message);
@@ -173,11 +180,15 @@ impl Want {
         let mut want = Self::default();
         let mut codes: Option<&mut BTreeSet<String>> = None;
         let (mut said, mut awaited) = (false, false);
-        for word in wanted.split([' ', ',', ';']).filter(|word| !word.is_empty()) {
+        let words: Vec<&str> = wanted.split([' ', ',', ';']).filter(|word| !word.is_empty()).collect();
+        if words.contains(&"allow") && words.iter().any(|word| ["deny", "warn"].contains(word)) {
+            bail!("1:1: what is allowed is not denied nor warned of: {FORMS}");
+        }
+        for word in words {
             match (word, &mut codes) {
                 ("deny", _) => (codes, awaited) = (Some(&mut want.deny), true),
                 ("warn", _) => (codes, awaited) = (Some(&mut want.warn), true),
-                ("allow", _) => codes = None,
+                ("allow", _) => {}
                 (code, Some(codes)) => {
                     codes.insert(code.to_owned());
                     awaited = false;
@@ -227,6 +238,8 @@ mod tests {
             ("", Err("does not say")),
             ("# want: denied a", Err("`denied` is no word")),
             ("# want: allow a", Err("`a` is no word")),
+            ("# want: deny a allow", Err("is not denied")),
+            ("# want: allow; warn a", Err("is not denied")),
         ];
         for (line, expected) in rows {
             match (Want::parse(line), expected) {
