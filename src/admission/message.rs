@@ -58,7 +58,9 @@ pub fn block(request: &Request, verdict: &Verdict, now: Timestamp) -> String {
     let is_about_a_file =
         request.via == Via::Deployment && denials.iter().any(|finding| finding.policy != "quarantine");
     if is_about_a_file && denials.len() <= SHOWN {
-        text.push_str("\n  These are all of them. To see the same before you apply: surefoot check FILE\n");
+        // A policy that broke may have more to say.
+        let all = if broken.is_empty() { "These are all of them. " } else { "" };
+        let _ = writeln!(text, "\n  {all}To see the same before you apply: surefoot check FILE");
     }
     text.truncate(text.trim_end().len());
     text
