@@ -12,9 +12,9 @@
 //! package surefoot.canary_cap
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::bounds::Bounds;
+use super::{bounds::Bounds, gate};
 use crate::config::{
     Action,
     yaml::{self, Node, Position, Wrong},
@@ -238,10 +238,12 @@ struct Block {
 fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
+    let raw = in_raw_strings(text);
     let mut line = 0;
     while line < lines.len() {
         // As OPA finds them: by how the comment begins.
-        if lines[line].trim_start().strip_prefix('#').is_none_or(|text| !text.trim_start().starts_with("METADATA")) {
+        let begins = |text: &str| text.trim_start().starts_with("METADATA");
+        if raw.contains(&line) || !lines[line].trim_start().strip_prefix('#').is_some_and(begins) {
             line += 1;
             continue;
         }
@@ -264,6 +266,16 @@ fn blocks(text: &str) -> Vec<Block> {
         line = end;
     }
     found
+}
+
+/// Lines, from 0, that begin within a text in backquotes: what looks like a comment there is none.
+fn in_raw_strings(text: &str) -> BTreeSet<usize> {
+    let mut inner = BTreeSet::new();
+    for range in gate::quoted(text).into_iter().filter(|range| text[range.clone()].starts_with('`')) {
+        let first = text[..range.start].matches('\n').count();
+        inner.extend(first + 1..=first + text[range].matches('\n').count());
+    }
+    inner
 }
 
 #[cfg(test)]
@@ -323,6 +335,8 @@ deny contains x if x := 1
             assert_eq!(told.join("; "), message, "{name}: {value}");
         }
         assert_eq!(of_package("package a\n# METADATA\n# title: x\nr := 1\n"), Ok(None));
+        let quoted = "package a\nr := `\n# METADATA\n# titel: x\n`\n# A ` in a comment is none.\n";
+        assert_eq!(of_package(quoted), Ok(None));
         let rest = "# METADATA\n# scope: subpackages\n# authors: [Ana <ana@example.org>, {name: Bo}]\n\
             # organizations: [Acme]\n# related_resources: [{ref: https://example.org}]\n\
             # schemas: [{input.request: schema.request}]\n# entrypoint: false\n\n# another comment\npackage a\n";
