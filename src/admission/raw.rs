@@ -6,6 +6,8 @@ use crate::template::{Json, json};
 
 /// Findings of one policy about one Deployment; the largest have some 500 containers.
 const MOST: usize = 10_000;
+/// Of a code, in bytes: it stands in the first line of a denial.
+const LONGEST: usize = 63;
 /// Levels of a default, path and value together. A Deployment has some 15, and one with many more the webhook would refuse
 /// to read when it is asked again.
 const DEEPEST: usize = 50;
@@ -70,9 +72,13 @@ fn complaint(value: &Json) -> Result<Complaint, String> {
         Some(Json::String(text)) => Ok(text.to_string()),
         Some(_) => Err(wrong(&format!("`{key}` must be text"))),
     };
+    let is_word = |code: &str| code.len() <= LONGEST && !code.contains(|c: char| c.is_whitespace() || c.is_control());
     let complaint = Complaint { code: text("code")?, message: text("msg")?, path: text("path")?, fix: text("fix")? };
     if complaint.message.is_empty() {
         return Err(wrong("`msg` is missing"));
+    }
+    if !is_word(&complaint.code) {
+        return Err(wrong("`code` must be one word of at most 63 characters, such as no-limit"));
     }
     if !complaint.path.is_empty() && !complaint.path.starts_with('/') {
         return Err(wrong("`path` must be a JSON pointer such as /spec/replicas"));

@@ -672,6 +672,8 @@ defaults contains {\"path\": \"/metadata/labels/x\", \"value\": \"y\"} if input.
                 "p/policy.rego:2:1: `deny`: it gave {\"msg\":1}, which is no finding: `msg` must be text",
             ),
             ("deny contains {\"msg\": \"a\", \"path\": \"spec\"}", "`path` must be a JSON pointer"),
+            ("deny contains {\"msg\": \"a\", \"code\": \"no\\nlimit\"}", "`code` must be one word"),
+            ("deny contains {\"msg\": \"a\", \"code\": \"no limit\"}", "`code` must be one word"),
             ("warn contains {}", "p/policy.rego:2:1: `warn`: it gave {}, which is no finding"),
             (
                 "deny contains \"x\" if count([1 | some x in numbers.range(1, 9000); some y in numbers.range(1, 9000); x == y]) > 0",
