@@ -2,6 +2,7 @@
 //! `kubectl apply -k` to the last `kubectl delete -k`. One life in one trial: each step stands on the one before.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -55,13 +56,14 @@ type Step = fn(&mut Cluster) -> Result<()>;
 
 fn life() -> Result<()> {
     let mut cluster = Cluster { inside: Inside::start()?, begun: Instant::now() };
-    let steps: [(&str, Step); 10] = [
+    let steps: [(&str, Step); 11] = [
         ("installed, and refusing", installed),
         ("a bad rollout is reverted", reverted),
         ("webhooks restarted under traffic", restarted),
         ("a webhook killed under traffic", killed),
         ("configurations reloaded under traffic", reloaded),
         ("the API server restarted under traffic", apiserver_restarted),
+        ("the node restarted with everything on it", node_restarted),
         ("certificates rotated under traffic", rotated),
         ("the namespace deleted, and nothing wedged", deleted),
         ("installed again", installed_again),
@@ -358,6 +360,39 @@ fn apiserver_restarted(cluster: &mut Cluster) -> Result<()> {
     let ours = tally.failed.iter().find(|(_, text)| text.contains("failed calling webhook"));
     ensure!(ours.is_none(), "{ours:?}");
     println!("install: {} reviews while the API server restarted, all refused that it answered", tally.refused);
+    Ok(())
+}
+
+/// With every webhook gone nothing is admitted; what ran is there again by itself, and no version is blamed for it.
+fn node_restarted(cluster: &mut Cluster) -> Result<()> {
+    let pods = |cluster: &Cluster| -> Result<BTreeMap<String, Value>> {
+        let pods = cluster.get("/api/v1/pods")?.unwrap_or_default();
+        let of = |pod: &Value| {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            (name, pod["status"]["containerStatuses"][0].clone())
+        };
+        Ok(pods["items"].as_array().into_iter().flatten().map(of).collect())
+    };
+    let (before, deployment, traffic) = (pods(cluster)?, cluster.deployment()?, Traffic::begin(cluster));
+    let begun = Instant::now();
+    cluster.inside.node.restart()?;
+    until("all pods to run again", LIMIT, || {
+        let now = pods(cluster)?;
+        let runs_again = |(name, old): (&String, &Value)| {
+            now.get(name).is_some_and(|new| new["ready"] == true && new["containerID"] != old["containerID"])
+        };
+        let again = before.iter().filter(|pod| runs_again(*pod)).count();
+        Ok(if again == before.len() { Look::Done(()) } else { Look::Not(format!("{again} of {}", before.len())) })
+    })?;
+    let back = begun.elapsed();
+    cluster.refusing()?;
+    let (Tally { refused, failed, .. }, count) = (traffic.end()?, before.len());
+    println!(
+        "install: {count} pods ran again {back:.1?} after the node lost its power; {refused} reviews refused, {} without a verdict",
+        failed.len()
+    );
+    let (old, new) = (&deployment["spec"]["template"], &cluster.deployment()?["spec"]["template"]);
+    ensure!(old == new, "the template was changed: {old} {new}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fmt, fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     time::Duration,
@@ -42,6 +42,9 @@ folder=$1; shift 2
 wait
 "#;
 
+/// Port of the kubelet, on the bridge's address.
+const KUBELET: u16 = 10250;
+
 /// What this machine lacks for a node, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable {
@@ -70,7 +73,8 @@ const NEEDED: [(&str, &str); 8] = [
 /// A running node; it ends when it is dropped, or with the run.
 pub(crate) struct Node {
     folder: PathBuf,
-    bridge: String,
+    network: Network,
+    kubeconfig: PathBuf,
     // The first process of the namespaces: all that runs in them ends with it.
     process: Process,
 }
@@ -120,20 +124,38 @@ impl Node {
         fs::write(folder.join("kubelet.yaml"), kubelet_config(&folder, &network)?)?;
         run::note(&Leftover::Containers(folder.join("containerd/state/io.containerd.runtime.v2.task/k8s.io")))?;
 
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", INSIDE, "node"]);
-        command.arg(&folder).arg(tools()?.path("kubelet"));
-        command.arg(format!("--kubeconfig={}", plane.user("node").kubeconfig().display()));
-        command.args([format!("--hostname-override={NODE}"), format!("--node-ip={}", network.gateway())]);
-        let process = Process::start("node", &folder, command)?;
-        let mut node = Self { folder, bridge: network.bridge, process };
+        let kubeconfig = plane.user("node").kubeconfig().to_owned();
+        let process = Self::run(&folder, &network, &kubeconfig)?;
+        let mut node = Self { folder, network, kubeconfig, process };
         node.ready(plane).map_err(|error| anyhow!("{error:#}\n{}", node.tails()))?;
         Ok(node)
     }
 
+    fn run(folder: &Path, network: &Network, kubeconfig: &Path) -> Result<Process> {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", INSIDE, "node"]);
+        command.arg(folder).arg(tools()?.path("kubelet"));
+        command.arg(format!("--kubeconfig={}", kubeconfig.display()));
+        command.args([format!("--hostname-override={NODE}"), format!("--node-ip={}", network.gateway())]);
+        Process::start("node", folder, command)
+    }
+
+    /// Takes the power from it, with everything that runs on it, and gives it back. What was on its disk is there again.
+    /// The API server goes on taking it for Ready.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        // The kernel ends the rest in its own time.
+        let kubelet = SocketAddr::from((self.network.gateway(), KUBELET));
+        until("the kubelet to be gone", Duration::from_secs(30), || {
+            Ok(if TcpStream::connect(kubelet).is_err() { Look::Done(()) } else { Look::Not("it answers".to_owned()) })
+        })?;
+        self.process = Self::run(&self.folder, &self.network, &self.kubeconfig)?;
+        Ok(())
+    }
+
     /// The bridge that its pods are on.
     pub(crate) fn bridge(&self) -> &str {
-        &self.bridge
+        &self.network.bridge
     }
 
     /// The ends of its logs.
@@ -268,7 +290,7 @@ fn kubelet_config(folder: &Path, network: &Network) -> Result<String> {
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": format!("unix://{}", folder.join("containerd.sock").display()),
         "address": network.gateway(),
-        "port": 10250,
+        "port": KUBELET,
         "healthzPort": 0,
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
