@@ -9,7 +9,7 @@ use json_patch::{AddOperation, Patch, PatchOperation};
 use super::{
     DefaultValue, Facts, Failure, Level, Limits, PolicySet, Request,
     engine::Session,
-    pointer,
+    managed, pointer,
     policy_set::Policy,
     raw,
     settings::plain,
@@ -22,7 +22,7 @@ use crate::{
     template::{Digest, Json, defaulter, json, keys},
 };
 
-/// Asking again until nothing is added: a default may call for another. Three that do so in a row are a mistake.
+/// Asking again until nothing is added: a default may call for another. Four that do so in a row are a mistake.
 const PASSES: usize = 4;
 
 /// What the policies add to one object.
@@ -60,18 +60,16 @@ pub fn default(
     let Some(scope) = Scope::new(request, facts, config, now).filter(|scope| starts_rollout(scope, facts)) else {
         return Defaulting { object: given.clone(), ..nothing };
     };
-    let mut fold = Fold { scope, result: nothing };
     let mut session = Session::new(limits);
-    for _ in 0..PASSES {
-        let before = fold.result.added.len();
-        for policy in &set.policies {
-            fold.policy(policy, &mut session);
-        }
-        if fold.result.added.len() == before {
-            break;
+    let mut restless = Vec::new();
+    loop {
+        let mut fold = Fold { scope: &scope, result: Defaulting { failures: restless.clone(), ..nothing.clone() } };
+        match fold.settle(set, &mut session) {
+            Ok(()) => return fold.finish(given),
+            // Once more without them: what others added in answer to them is not to stay either.
+            Err(found) => restless.extend(found),
         }
     }
-    fold.finish(given)
 }
 
 /// On CREATE, and where the request itself changes the template; never on a template that once settled, nor where
@@ -93,11 +91,34 @@ fn starts_rollout(scope: &Scope<'_>, facts: &Facts) -> bool {
 }
 
 struct Fold<'a> {
-    scope: Scope<'a>,
+    scope: &'a Scope<'a>,
     result: Defaulting,
 }
 
 impl Fold<'_> {
+    /// Asks all policies until none adds anything. `Err`: those that never end.
+    fn settle(&mut self, set: &PolicySet, session: &mut Session) -> Result<(), Vec<Failure>> {
+        let mut before = 0;
+        for _ in 0..PASSES {
+            before = self.result.added.len();
+            for policy in &set.policies {
+                self.policy(policy, session);
+            }
+            if self.result.added.len() == before {
+                return Ok(());
+            }
+        }
+        let latest = &self.result.added[before..];
+        let still_adds = |policy: &Policy| latest.iter().find(|added| added.policy == policy.name);
+        let restless = |(policy, added): (&Policy, &DefaultValue)| {
+            let path = pointer::notation(&added.path);
+            let message =
+                format!("each default calls for another, and {PASSES} in a row are a mistake: the last is {path}");
+            Failure { level: Level::Warn, ..misshapen(policy, "defaults", &message) }
+        };
+        Err(set.policies.iter().filter_map(|policy| Some((policy, still_adds(policy)?))).map(restless).collect())
+    }
+
     fn policy(&mut self, policy: &Policy, session: &mut Session) {
         let Some(rule) = policy.defaults_rule() else { return };
         let has_broken = self.result.failures.iter().any(|failure| failure.policy == policy.name);
@@ -139,7 +160,7 @@ impl Fold<'_> {
         let mut addition = Addition { object, added: Vec::new(), operations: Vec::new(), keeps, differs: false };
         for default in wanted {
             addition
-                .add(&policy.name, default.clone(), self.scope.request.old_object())
+                .add(&policy.name, default.clone(), self.scope.request)
                 .map_err(|message| misshapen(policy, "defaults", &message))?;
         }
         Ok(addition)
@@ -173,12 +194,12 @@ struct Addition {
 }
 
 impl Addition {
-    fn add(&mut self, policy: &str, default: raw::Default, old: Option<&Json>) -> Result<(), String> {
+    fn add(&mut self, policy: &str, default: raw::Default, request: &Request) -> Result<(), String> {
         let raw::Default { path, value, sticky } = default;
-        let there = pointer::lookup(&self.object, &path);
+        let (old, there) = (request.old_object(), pointer::lookup(&self.object, &path));
         // Webhooks see objects with the API's defaults filled in: these cannot be told from absent.
         let is_absent = |value: &Json| *value == Json::Null || defaulter::is_default(&path, value);
-        let follows = |value: &Json| !sticky && old.is_some_and(|old| was_added(old, &self.object, &path, value));
+        let follows = |value: &Json| !sticky && self.was_added(&path, value, request);
         if there.is_some_and(|value| !is_absent(value) && !follows(value)) {
             return Ok(());
         }
@@ -194,24 +215,24 @@ impl Addition {
         self.added.push(DefaultValue { policy: policy.to_owned(), path, value });
         Ok(())
     }
+
+    /// Nobody wrote this value: the stored object has the same, and the file that `kubectl apply` was given does not name it,
+    /// or, where no such file is kept, nobody manages it. Neither kind of apply removes what a webhook has added, so this is the
+    /// only way for it to follow its source.
+    fn was_added(&self, path: &str, value: &Json, request: &Request) -> bool {
+        let place = pointer::place(&self.object, path);
+        let is_nobodys = || match json::str_at(&self.object, &["metadata", "annotations", keys::LAST_APPLIED]) {
+            Some(file) => Json::from_json_str(file).is_ok_and(|file| pointer::value_at(&file, &place).is_none()),
+            None => request.managed_fields().and_then(|fields| managed::is_managed(fields, &place)) == Some(false),
+        };
+        request.old_object().and_then(|old| pointer::value_at(old, &place)) == Some(value) && is_nobodys()
+    }
 }
 
 /// What the stored object has at this place, where it has more than the API's default.
 fn stored(old: &Json, new: &Json, path: &str) -> Option<Json> {
     let value = pointer::value_at(old, &pointer::place(new, path))?;
     (*value != Json::Null && !defaulter::is_default(path, value)).then(|| value.clone())
-}
-
-/// Nobody wrote this value: the stored object has the same, and the file that `kubectl apply` was given does not name it.
-/// Apply never removes what a webhook has added, so this is the only way for it to follow its source.
-fn was_added(old: &Json, new: &Json, path: &str, value: &Json) -> bool {
-    let place = pointer::place(new, path);
-    let applied = || {
-        let text = json::str_at(new, &["metadata", "annotations", keys::LAST_APPLIED])?;
-        Json::from_json_str(text).ok()
-    };
-    pointer::value_at(old, &place) == Some(value)
-        && applied().is_some_and(|applied| pointer::value_at(&applied, &place).is_none())
 }
 
 /// Puts `value` at `path` and makes the objects on the way; gives the topmost pointer that was not there, and what is
@@ -454,13 +475,14 @@ deny contains {"code": "low", "msg": "low", "path": "/spec/limit"} if input.requ
         };
         let plain_file = r#"{"spec":{"template":{"metadata":{"labels":{}}}}}"#;
         let full_file = r#"{"spec":{"template":{"metadata":{"labels":{"app.kubernetes.io/version":"1"}}}}}"#;
-        let added_to = |template: &str, file: Option<&str>| {
+        let add_with = |template: &str, file: Option<&str>, managed: Option<&str>| {
             let (old, new) = (object("1", "1", "1", file), object("2", template, "2", file));
-            let result =
-                add_to(&set, &Request::update(old, new.clone(), "shop"), &facts(Guard::Enforce), &Config::default());
+            let request = Request::update(old, new.clone(), "shop").with_managed_fields(managed);
+            let result = add_to(&set, &request, &facts(Guard::Enforce), &Config::default());
             assert_eq!(patched(&new, &result.patch), result.object);
             added(&result)
         };
+        let added_to = |template: &str, file: Option<&str>| add_with(template, file, None);
         let follows = [r#"/spec/template/metadata/labels/app.kubernetes.io~1version "2""#];
         assert_eq!(added_to("1", Some(plain_file)), follows);
         assert_eq!(added_to("", Some(plain_file)), follows);
@@ -469,6 +491,16 @@ deny contains {"code": "low", "msg": "low", "path": "/spec/limit"} if input.requ
         assert!(added_to("1", None).is_empty(), "nobody knows who wrote it");
         assert!(added_to("1", Some("{")).is_empty(), "nor here");
         assert!(added_to("3", Some(plain_file)).is_empty(), "somebody wrote it just now");
+        // No file is kept: the API server knows who manages what.
+        let managed = |labels: &str| {
+            format!(
+                r#"[{{"manager":"kubectl","fieldsV1":{{"f:metadata":{{"f:labels":{{"f:app.kubernetes.io/version":{{}}}}}},"f:spec":{{"f:template":{{"f:metadata":{{"f:labels":{labels}}}}}}}}}}}]"#
+            )
+        };
+        let (others, own) = (managed(r#"{"f:app":{}}"#), managed(r#"{"f:app.kubernetes.io/version":{}}"#));
+        assert_eq!(add_with("1", None, Some(&others)), follows);
+        assert!(add_with("1", None, Some(&own)).is_empty(), "the file says 1");
+        assert_eq!(add_with("1", Some(plain_file), Some(&own)), follows, "the kept file counts more");
     }
 
     #[test]
@@ -530,6 +562,33 @@ defaults contains {"path": sprintf("/spec/template/spec/containers/%d/workingDir
             assert!(failure.message.contains(message), "{entry}: {}", failure.message);
             assert_eq!((failure.file.as_str(), failure.line, failure.level), ("p/policy.rego", 2, Level::Warn));
         }
+    }
+
+    #[test]
+    fn a_default_may_call_for_another_but_not_for_ever() {
+        // Label n calls for label n + 1, up to `most`.
+        let chain = |most: usize| {
+            format!(
+                r#"
+defaults contains {{"path": sprintf("/metadata/labels/l%d", [n]), "value": "x"}} if {{
+	n := count(object.get(input.request.object.metadata, "labels", {{}}))
+	n < {most}
+}}"#
+            )
+        };
+        let request = Request::create(parsed(r#"{"metadata":{"name":"churn"},"spec":{"template":{}}}"#), "shop");
+        let of = |body: &str| add_to(&one(body), &request, &facts(Guard::Enforce), &Config::default());
+        let ends = of(&chain(3));
+        assert_eq!((added(&ends).len(), ends.failures), (3, vec![]));
+        let never = of(&chain(100));
+        assert_eq!((added(&never), never.patch), (vec![], Patch(Vec::new())));
+        let [failure] = never.failures.as_slice() else { panic!("{:?}", never.failures) };
+        assert!(
+            failure.message.ends_with("4 in a row are a mistake: the last is metadata.labels.l3"),
+            "{}",
+            failure.message
+        );
+        assert_eq!(failure.level, Level::Warn);
     }
 
     proptest! {

@@ -26,6 +26,7 @@ mod fixtures;
 mod gate;
 mod inputs;
 pub mod limits;
+mod managed;
 pub mod message;
 pub mod metadata;
 mod pointer;

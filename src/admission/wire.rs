@@ -1,7 +1,8 @@
 //! The AdmissionReview on the wire: bytes in, a [`Request`] or a [`WireError`] out.
 //!
 //! The body is read once, straight into the tree that the Rego engine takes; what surefoot itself needs of it is then
-//! looked up in that tree. `managedFields` never enters it: no policy has a use for it, and it is a third of the body.
+//! looked up in that tree. `managedFields` never enters it: no policy has a use for it, and it is a third of the body. That of
+//! the object is kept as it came, for the rare default that depends on it.
 //!
 //! Refused here, because the API server never sends it and two readers could disagree on it: duplicate keys, nesting
 //! beyond [`MAX_DEPTH`], anything after the document.
@@ -12,6 +13,7 @@ use serde::{
     Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 use crate::template::json::{self, Json};
 
@@ -68,6 +70,8 @@ pub struct Request {
     /// Nothing will be stored.
     pub dry_run: bool,
     tree: Json,
+    /// `metadata.managedFields` of the object, as it was sent.
+    managed_fields: Option<Arc<str>>,
 }
 
 /// A body that cannot be answered with a verdict. The text is one sentence for the API server's log.
@@ -89,7 +93,7 @@ impl WireError {
 impl Request {
     /// Reads a whole AdmissionReview body.
     pub fn parse(body: &[u8]) -> Result<Self, WireError> {
-        let review = read(body)?;
+        let (review, managed_fields) = read(body)?;
         let text = |key| json::str_at(&review, &[key]).unwrap_or_default();
         if (text("apiVersion"), text("kind")) != ("admission.k8s.io/v1", "AdmissionReview") {
             return Err(WireError::bad(format!(
@@ -99,7 +103,7 @@ impl Request {
             )));
         }
         match json::get(&review, "request") {
-            Some(request @ Json::Object(_)) => Self::of_tree(request.clone()),
+            Some(request @ Json::Object(_)) => Ok(Self { managed_fields, ..Self::of_tree(request.clone())? }),
             _ => Err(WireError::bad("the AdmissionReview has no `request`")),
         }
     }
@@ -132,6 +136,7 @@ impl Request {
             user: String::new(),
             dry_run: true,
             tree: request,
+            managed_fields: None,
         }
     }
 
@@ -197,8 +202,14 @@ impl Request {
             namespace: namespace.clone(),
             user: user.clone(),
             tree: Json::Null,
+            managed_fields: None,
             ..*self
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_managed_fields(self, text: Option<&str>) -> Self {
+        Self { managed_fields: text.map(Into::into), ..self }
     }
 
     /// The whole request: `input.request`.
@@ -217,6 +228,11 @@ impl Request {
             Operation::Update => json::get(&self.tree, "oldObject"),
             Operation::Create | Operation::Other => None,
         }
+    }
+
+    /// `metadata.managedFields` of the object asked for, as JSON; `None` where nothing was sent.
+    pub(super) fn managed_fields(&self) -> Option<&str> {
+        self.managed_fields.as_deref()
     }
 
     /// The object is a Deployment (a Scale becomes one by [`Request::scaled`]).
@@ -275,6 +291,7 @@ impl Request {
             dry_run: matches!(json::get(&request, "dryRun"), Some(Json::Bool(true))),
             kind,
             tree: request,
+            managed_fields: None,
         })
     }
 }
@@ -296,12 +313,23 @@ fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
-fn read(body: &[u8]) -> Result<Json, WireError> {
+/// The review, and `managedFields` of its object.
+fn read(body: &[u8]) -> Result<(Json, Option<Arc<str>>), WireError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let review = Node { depth: 0, place: Place::Review, keys: &mut Keys::new() }
+    let mut seen = Seen { keys: Keys::new(), managed_fields: None };
+    let review = Node { depth: 0, place: Place::Review, seen: &mut seen }
         .deserialize(&mut deserializer)
         .and_then(|review| deserializer.end().map(|()| review));
-    review.map_err(|error| WireError::bad(format!("the body is no JSON that can be read: {error}")))
+    match review {
+        Ok(review) => Ok((review, seen.managed_fields.map(|fields| fields.get().into()))),
+        Err(error) => Err(WireError::bad(format!("the body is no JSON that can be read: {error}"))),
+    }
+}
+
+/// What is kept beside the tree while it is read.
+struct Seen<'de> {
+    keys: Keys,
+    managed_fields: Option<&'de RawValue>,
 }
 
 /// Where in the review a value stands, as far as it matters for leaving `managedFields` out.
@@ -311,6 +339,8 @@ enum Place {
     Request,
     Object,
     Metadata,
+    OldObject,
+    OldMetadata,
     Elsewhere,
 }
 
@@ -318,21 +348,23 @@ impl Place {
     fn member(self, key: &str) -> Self {
         match (self, key) {
             (Self::Review, "request") => Self::Request,
-            (Self::Request, "object" | "oldObject") => Self::Object,
+            (Self::Request, "object") => Self::Object,
             (Self::Object, "metadata") => Self::Metadata,
+            (Self::Request, "oldObject") => Self::OldObject,
+            (Self::OldObject, "metadata") => Self::OldMetadata,
             _ => Self::Elsewhere,
         }
     }
 }
 
 /// Reads one value and everything below it.
-struct Node<'k> {
+struct Node<'s, 'de> {
     depth: u8,
     place: Place,
-    keys: &'k mut Keys,
+    seen: &'s mut Seen<'de>,
 }
 
-impl Node<'_> {
+impl Node<'_, '_> {
     fn depth_below<E: de::Error>(&self) -> Result<u8, E> {
         match self.depth {
             MAX_DEPTH.. => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels"))),
@@ -341,7 +373,7 @@ impl Node<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for Node<'_, 'de> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
@@ -349,7 +381,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for Node<'_, 'de> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -381,23 +413,30 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let (depth, keys) = (self.depth_below()?, self.keys);
+        let (depth, seen) = (self.depth_below()?, self.seen);
         let mut elements = Vec::new();
-        while let Some(element) = list.next_element_seed(Node { depth, place: Place::Elsewhere, keys: &mut *keys })? {
+        while let Some(element) = list.next_element_seed(Node { depth, place: Place::Elsewhere, seen: &mut *seen })? {
             elements.push(element);
         }
         Ok(Json::from(elements))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let (depth, place, keys) = (self.depth_below()?, self.place, self.keys);
+        let (depth, place, seen) = (self.depth_below()?, self.place, self.seen);
         let mut members = BTreeMap::new();
-        while let Some(key) = map.next_key_seed(&mut *keys)? {
-            if place == Place::Metadata && &*key == "managedFields" {
-                map.next_value::<de::IgnoredAny>()?;
-                continue;
+        while let Some(key) = map.next_key_seed(&mut seen.keys)? {
+            match (place, &*key) {
+                (Place::Metadata, "managedFields") => {
+                    seen.managed_fields = Some(map.next_value()?);
+                    continue;
+                }
+                (Place::OldMetadata, "managedFields") => {
+                    map.next_value::<de::IgnoredAny>()?;
+                    continue;
+                }
+                _ => {}
             }
-            let value = map.next_value_seed(Node { depth, place: place.member(&key), keys: &mut *keys })?;
+            let value = map.next_value_seed(Node { depth, place: place.member(&key), seen: &mut *seen })?;
             if let Some(_first) = members.insert(Json::String(Arc::clone(&key)), value) {
                 return Err(de::Error::custom(format_args!("duplicate key `{}`", short(&key))));
             }
@@ -471,6 +510,7 @@ mod tests {
         assert_eq!((request.name.as_str(), request.namespace.as_str()), ("churn", "shop"));
         assert_eq!((request.operation, request.dry_run, request.via), (Operation::Update, true, Via::Deployment));
         assert_eq!(json::at(request.object(), &["metadata", "managedFields"]), None);
+        assert_eq!(request.managed_fields(), Some("[1]"));
         assert_eq!(json::str_at(request.object(), &["metadata", "annotations", "managedFields"]), Some("stays"));
         let old = request.old_object().unwrap();
         assert_eq!(old.to_string(), r#"{"metadata":{},"spec":{"replicas":18446744073709551615}}"#);

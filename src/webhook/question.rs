@@ -1,8 +1,8 @@
 //! What is asked of the webhook, so that the same is known again.
 //!
-//! A SHA-256 of the hook and the whole body, byte for byte, but for what is new in each request and decides nothing:
-//! `managedFields`, which are not read, and what the API server stamps on it, as far as no policy of the set can see it
-//! ([`PolicySet::unseen`](crate::admission::PolicySet::unseen)).
+//! A SHA-256 of the hook and the whole body, byte for byte, but for what is new in each request and decides nothing: the
+//! times in `managedFields` (and all of it where nothing is added), and what the API server stamps on it, as far as no policy
+//! of the set can see it ([`PolicySet::unseen`](crate::admission::PolicySet::unseen)).
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -61,8 +61,35 @@ impl Question {
             read = start + length;
         }
         add(body.get(read..)?);
+        if hook == Hook::Mutate {
+            let metadata = request.object.as_ref().and_then(|object| object.metadata.as_ref());
+            for part in metadata.and_then(|metadata| metadata.managed_fields).map_or(Some(Vec::new()), managers)? {
+                add(part.as_bytes());
+            }
+        }
         Some(Self { sum: sum.finalize().into(), uid: uid.to_owned() })
     }
+}
+
+/// Who manages which fields of the object: what a default that follows its source depends on. `None`: nothing that an API server
+/// sends.
+fn managers(fields: &RawValue) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(default)]
+        manager: &'a str,
+        #[serde(default)]
+        subresource: &'a str,
+        #[serde(borrow, rename = "fieldsV1")]
+        fields: &'a RawValue,
+    }
+    let entries: Vec<Entry<'_>> = serde_json::from_str(fields.get()).ok()?;
+    // Written by controllers all the time, and nothing is added there.
+    let entries = entries.into_iter().filter(|entry| entry.subresource != "status");
+    let mut parts: Vec<String> = entries.map(|entry| format!("{:?} {}", entry.manager, entry.fields.get())).collect();
+    // They are sorted by time.
+    parts.sort_unstable();
+    Some(parts)
 }
 
 /// The parts of a review that may be left out of its sum. A key that is there twice makes it none.
@@ -163,6 +190,30 @@ mod tests {
         ] {
             assert!(!same(one, other), "{one} {other}");
         }
+        let managed = |hook, text: &str| {
+            let body = format!(r#"{{"request":{{"uid":"a","object":{{"metadata":{{"managedFields":{text}}}}}}}}}"#);
+            Question::of(hook, body.as_bytes(), &unseen).map(|question| question.sum)
+        };
+        let entry = |manager: &str, more: &str, time: u8| {
+            format!(r#"{{"manager":"{manager}","time":"2026-11-22T15:00:0{time}Z","fieldsV1":{{"f:a":{{}}}}{more}}}"#)
+        };
+        let one = format!("[{},{}]", entry("flux", "", 1), entry("kubectl", "", 2));
+        let later = format!("[{},{}]", entry("kubectl", "", 3), entry("flux", "", 4));
+        let status = format!(
+            "[{},{},{}]",
+            entry("kubectl", "", 3),
+            entry("flux", "", 4),
+            entry("m", r#","subresource":"status""#, 5)
+        );
+        let other = format!("[{},{}]", entry("flux", "", 1), entry("helm", "", 2));
+        for same in [&later, &status] {
+            assert!(
+                managed(Hook::Mutate, &one).is_some() && managed(Hook::Mutate, &one) == managed(Hook::Mutate, same)
+            );
+        }
+        assert_ne!(managed(Hook::Mutate, &one), managed(Hook::Mutate, &other));
+        assert_eq!(managed(Hook::Validate, &one), managed(Hook::Validate, &other));
+        assert_eq!(managed(Hook::Mutate, "[1]"), None);
         assert_eq!(with(r#"[1,"x"]"#), None, "a list has no members");
         assert_eq!(with(r#"{"uid":"x","uid":"y"}"#), None);
         assert_eq!(Question::of(Hook::Validate, br#"{"request":{"uid":"a"}}"#, &["generation"]), None);

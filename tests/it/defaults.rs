@@ -20,6 +20,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("defaults::what_was_added_stays", what_was_added_stays),
+        trial("defaults::one_label_in_the_file_is_enough", one_label_in_the_file_is_enough),
         trial("defaults::a_settled_template_stays_as_it_is", a_settled_template_stays_as_it_is),
         trial("defaults::what_another_controller_owns_is_left_alone", what_another_controller_owns_is_left_alone),
         trial("defaults::with_another_webhook_in_play_it_ends", with_another_webhook_in_play_it_ends),
@@ -92,6 +93,55 @@ fn what_was_added_stays() -> Result<()> {
             ana.run_with_input(&[&APPLY_SERVER_SIDE[..], &["--force-conflicts"]].concat(), &next.to_string());
         replaced?.success()?;
         ensure!(model(&stored()?)["readinessProbe"]["httpGet"]["path"] == "/mine", "{}", stored()?);
+    }
+    Ok(())
+}
+
+/// A file that names the version once, on the Deployment or on its pod template: the other label follows with each version.
+fn one_label_in_the_file_is_enough() -> Result<()> {
+    let plane = shared::plane()?;
+    drop(shared::surefoot()?);
+    let (admin, ana) = shared::namespace(plane, "defaults-one-label", "enforce")?;
+    let flux = ["apply", "--server-side", "--force-conflicts", "--field-manager=kustomize-controller", "-f", "-"];
+    let ways: [(&str, &[&str]); 3] =
+        [("client", &["apply", "-f", "-"]), ("server", &APPLY_SERVER_SIDE), ("flux", &flux)];
+    let (on_deployment, on_template) = ("/metadata", "/spec/template/metadata");
+    for (way, command) in ways {
+        for (place, other) in [(on_deployment, on_template), (on_template, on_deployment)] {
+            let name = format!("{way}-{}", if place == on_deployment { "deployment" } else { "template" });
+            let file = |version: &str| -> Result<Value> {
+                let mut file = good(&name);
+                file["spec"]["template"]["spec"]["containers"][0]["image"] =
+                    json!(format!("registry.local/m:{version}"));
+                set_version(&mut file, place, Some(version))?;
+                set_version(&mut file, other, None)?;
+                Ok(file)
+            };
+            let apply = |file: &Value| ana.run_with_input(command, &file.to_string());
+            for version in ["1.0.0", "2.0.0", "3.0.0"] {
+                Warned(&["[version-labels] added "]).of(apply(&file(version)?)?)?;
+                let stored = admin.json(&["deploy", &name])?;
+                let label = format!("{other}/labels/app.kubernetes.io~1version");
+                ensure!(stored.pointer(&label) == Some(&json!(version)), "{way} {place} {version}: {stored}");
+                Silent.of(apply(&file(version)?)?)?;
+            }
+            // One who writes both has both in hand.
+            let mut both = file("4.0.0")?;
+            set_version(&mut both, other, Some("4.0.0"))?;
+            Silent.of(apply(&both)?)?;
+            set_version(&mut both, place, Some("5.0.0"))?;
+            both["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.local/m:5.0.0");
+            Refused(&["version-labels/differ"]).of(apply(&both)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_version(file: &mut Value, place: &str, version: Option<&str>) -> Result<()> {
+    let metadata = file.pointer_mut(place).context("metadata")?;
+    match version {
+        Some(version) => metadata["labels"]["app.kubernetes.io/version"] = json!(version),
+        None => drop(metadata["labels"].as_object_mut().context("labels")?.remove("app.kubernetes.io/version")),
     }
     Ok(())
 }
