@@ -22,6 +22,9 @@ mod support;
 const RULES: &str = include_str!("rules.yaml");
 const CREATE: &str = include_str!("../reviews/create.json");
 
+/// All policies as they ship.
+const CONFIG: &str = "{apiVersion: surefoot.dev/v1, kind: Config}";
+
 /// Requests of a round, one after the other and then eight at a time.
 const ONE_BY_ONE: usize = 150;
 const TOGETHER: usize = 480;
@@ -44,7 +47,7 @@ fn main() -> Result<()> {
 fn bench() -> Result<()> {
     let rounds = std::env::args().find_map(|rounds| rounds.parse().ok()).unwrap_or(5);
     let plane = ControlPlane::start()?;
-    let mut surefoot = Surefoot::install(&plane, Path::new(env!("CARGO_BIN_EXE_surefoot")), "")?;
+    let mut surefoot = Surefoot::install(&plane, Path::new(env!("CARGO_BIN_EXE_surefoot")), CONFIG)?;
     surefoot.start_webhook()?;
     for (name, _, label) in JUDGES {
         let namespace = json!({"metadata": {"name": name, "labels": {label: "enforce"}}});

@@ -42,6 +42,9 @@ folder=$1; shift 2
 wait
 "#;
 
+/// Below the node's folder: a folder for each container.
+const CONTAINERS: &str = "containerd/state/io.containerd.runtime.v2.task/k8s.io";
+
 /// Port of the kubelet, on the bridge's address.
 const KUBELET: u16 = 10250;
 
@@ -122,7 +125,7 @@ impl Node {
         fs::write(folder.join("containerd.toml"), containerd_config(&folder))?;
         fs::write(folder.join("cni/10-bed.conflist"), cni_config(&folder, &network)?)?;
         fs::write(folder.join("kubelet.yaml"), kubelet_config(&folder, &network)?)?;
-        run::note(&Leftover::Containers(folder.join("containerd/state/io.containerd.runtime.v2.task/k8s.io")))?;
+        run::note(&Leftover::Containers(folder.join(CONTAINERS)))?;
 
         let kubeconfig = plane.user("node").kubeconfig().to_owned();
         let process = Self::run(&folder, &network, &kubeconfig)?;
@@ -148,6 +151,10 @@ impl Node {
         let kubelet = SocketAddr::from((self.network.gateway(), KUBELET));
         until("the kubelet to be gone", Duration::from_secs(30), || {
             Ok(if TcpStream::connect(kubelet).is_err() { Look::Done(()) } else { Look::Not("it answers".to_owned()) })
+        })?;
+        until("the control groups of its containers to be gone", Duration::from_secs(30), || {
+            let are_gone = run::remove_control_groups(&self.folder.join(CONTAINERS));
+            Ok(if are_gone { Look::Done(()) } else { Look::Not("some are left".to_owned()) })
         })?;
         self.process = Self::run(&self.folder, &self.network, &self.kubeconfig)?;
         Ok(())

@@ -153,7 +153,7 @@ fn clean(folder: &Path) {
             Some(("bridge", name)) => {
                 let _status = Command::new("ip").args(["link", "delete", name]).stderr(Stdio::null()).status();
             }
-            Some(("containers", ids)) => remove_control_groups(Path::new(ids)),
+            Some(("containers", ids)) => drop(remove_control_groups(Path::new(ids))),
             Some(("services", proxy)) => {
                 let _status = Command::new(proxy).arg("--cleanup").stdout(Stdio::null()).stderr(Stdio::null()).status();
             }
@@ -201,18 +201,21 @@ pub(crate) fn processes_of(folder: &Path) -> Vec<i32> {
 }
 
 /// Removes the groups of containers that were killed; those of others, in the same place, stay. With cgroup v1 each
-/// controller has a hierarchy of its own, with v2 there is one.
-fn remove_control_groups(ids: &Path) {
+/// controller has a hierarchy of its own, with v2 there is one. Whether none is left: one whose last process is just dying is.
+pub(crate) fn remove_control_groups(ids: &Path) -> bool {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     let all: Vec<PathBuf> = hierarchies.chain([root.to_owned()]).map(|path| path.join("k8s.io")).collect();
+    let mut is_left = false;
     for group in all.iter().filter(|group| group.is_dir()) {
         for id in fs::read_dir(ids).into_iter().flatten().flatten() {
-            let _gone = fs::remove_dir(group.join(id.file_name()));
+            let container = group.join(id.file_name());
+            is_left |= fs::remove_dir(&container).is_err() && container.is_dir();
         }
         // Fails when somebody else's containers are in it.
         let _gone = fs::remove_dir(group);
     }
+    !is_left
 }
 
 /// A child process with its own process group and log file; it ends with its handle, or with the run.
