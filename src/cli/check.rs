@@ -228,6 +228,11 @@ impl Given {
         notices.extend(source::notices(&found.passed));
         let around = Around::new(&found, live);
         let mut subjects = Subject::given(&mut found, &around);
+        let builds = found.objects.iter().find(|object| object.kind == "Kustomization");
+        if let (true, Some(object)) = (subjects.is_empty(), builds) {
+            let name = &found.files[object.file].name;
+            notices.push(format!("{name} only names what it is made of: kustomize build DIR | surefoot check -"));
+        }
         // Whether a namespace is kept apart is a question about a cluster: said to be skipped, once.
         if let Some(first) = subjects.first().filter(|_| around.live().next().is_none()) {
             subjects.push(Subject::whole(first.object.namespace(), &around, 0));

@@ -451,6 +451,10 @@ fn nothing_to_judge() -> anyhow::Result<()> {
     let service = surefoot(folder.path(), &["check", "-"], "apiVersion: v1\nkind: Service\n")?;
     ensure!(service.code == Some(0) && service.stdout == "no Deployment found\n", "{}", service.stdout);
     ensure!(service.stderr.is_empty(), "{}", service.stderr);
+    let builds = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [base]\n";
+    let builds = surefoot(folder.path(), &["check", "-"], builds)?;
+    let told = "<stdin> only names what it is made of: kustomize build DIR | surefoot check -";
+    ensure!(builds.code == Some(0) && builds.stderr.contains(told), "{}{}", builds.stdout, builds.stderr);
     for (path, words) in [(".", "no *.yaml, *.yml or *.json"), ("nowhere.yaml", "there is no such file or folder")] {
         let run = surefoot(folder.path(), &["check", path], "")?;
         ensure!(run.code == Some(2) && run.stderr.contains(words), "{path}: {:?}\n{}", run.code, run.stderr);
